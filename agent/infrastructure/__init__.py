@@ -1,0 +1,1 @@
+"""What a run is launched on: resolution, the process launcher and its spool."""

@@ -1,0 +1,1 @@
+"""Prefect's REST API: client, models, errors."""

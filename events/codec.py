@@ -1,0 +1,118 @@
+"""Events to JSON records and back, across versions.
+
+Every event class has a schema version. A record that an older release wrote is *upcast* on read,
+one pure step from version n to n+1 after the other; the bytes on disk never change, so fields
+that this release does not know survive in the record. A kept log of every release is in
+tests/samples and must decode for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import attrs
+import cattrs
+import cattrs.errors
+import orjson
+
+from events import lifecycle, notices, observations
+from events.lifecycle import Event
+from events.log import Draft, LogError, Record
+
+E = TypeVar("E", bound=Event)
+
+Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
+
+UPCASTERS: Final[dict[tuple[str, int], Upcaster]] = {}
+"""(event type, schema n) -> the pure function from its fields in n to those in n+1."""
+
+
+class UndecodableRecord(LogError):
+    """A record that this release can't turn into an event."""
+
+    def __init__(self, type_: str, schema: int, reason: str) -> None:
+        self.type, self.schema, self.reason = type_, schema, reason
+        super().__init__(f"can't decode a {type_} record of schema {schema}: {reason}")
+
+
+def encode(event: Event, cause: int | None = None) -> Draft:
+    """Return an event as a draft record; `cause` is a version in the stream it will go to."""
+    fields = _converter().unstructure(event)
+    data = orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
+    return Draft(type(event).__name__, event.SCHEMA, data, cause)
+
+
+def decode(record: Record | Draft) -> Event:
+    """Return the event that a record holds.
+
+    Raises:
+        UndecodableRecord: of an unknown type, of a newer schema, or with fields that don't fit.
+    """
+    event_class = EVENT_TYPES.get(record.type)
+    if event_class is None:
+        raise UndecodableRecord(
+            record.type, record.schema, "no such event in this release; a newer one may know it"
+        )
+    if record.schema > event_class.SCHEMA:
+        reason = f"this release knows schemas up to {event_class.SCHEMA}; use a newer one"
+        raise UndecodableRecord(record.type, record.schema, reason)
+    try:
+        fields = orjson.loads(record.data)
+        for schema in range(record.schema, event_class.SCHEMA):
+            fields = UPCASTERS[record.type, schema](fields)
+        return structure(fields, event_class)
+    except (ValueError, KeyError, TypeError, cattrs.errors.BaseValidationError) as error:
+        reason = "; ".join(_explain(error))
+        raise UndecodableRecord(record.type, record.schema, reason) from error
+
+
+def structure(fields: Mapping[str, Any], event_class: type[E]) -> E:
+    """Build an event of a known class from its unstructured fields."""
+    return _converter().structure(fields, event_class)
+
+
+def unstructure(event: Event) -> dict[str, Any]:
+    """Return an event's fields as JSON values: for comparing, showing and exporting."""
+    fields: dict[str, Any] = _converter().unstructure(event)
+    return fields
+
+
+def _explain(error: Exception) -> list[str]:
+    if isinstance(error, cattrs.errors.BaseValidationError):
+        return cattrs.transform_error(error, path="data")
+    return [str(error) or type(error).__name__]
+
+
+def _event_types(*modules: ModuleType) -> dict[str, type[Event]]:
+    families = (Event, lifecycle.Transition, observations.Observation, notices.Notice)
+    return {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Event) and value not in families
+    }
+
+
+EVENT_TYPES: Final[Mapping[str, type[Event]]] = _event_types(lifecycle, observations, notices)
+"""Every event that can be in a log, by the name it is recorded under."""
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    """Return the one converter; made when first used, for it compiles code for each class."""
+    converter = cattrs.Converter()
+    converter.register_unstructure_hook(UUID, str)
+    converter.register_structure_hook(UUID, _to_uuid)
+    for class_ in EVENT_TYPES.values():
+        attrs.resolve_types(class_)
+    return converter
+
+
+def _to_uuid(value: Any, _type: type[UUID]) -> UUID:
+    if not isinstance(value, str):
+        raise TypeError(f"an id is a string, not {type(value).__name__}")
+    return UUID(value)

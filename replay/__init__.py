@@ -1,0 +1,1 @@
+"""The offline tool: it reads a log, never a server, and tells what happened and why."""
