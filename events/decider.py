@@ -196,15 +196,15 @@ def _deferred(submission: Submission, event: EffectDeferred) -> dict[str, Any]:
     }
 
 
-# A repeated proposal keeps counting its tries: the server is no better off than before.
+# What only repeats an earlier step keeps counting its tries: nothing is better than before.
 _CHANGES: Final[Mapping[type[Transition], Callable[[Submission, Any], dict[str, Any]]]] = {
     RunDiscovered: lambda _s, e: {"discovered": e},
     PendingProposed: lambda s, e: {"claim": e, "in_doubt": False, "tries": s.tries},
     PendingAccepted: lambda _s, e: {"claimed_state_id": e.state_id, "in_doubt": False},
-    ResolutionStarted: lambda _s, _e: {"in_doubt": False},
-    LaunchRequested: lambda _s, e: {"launch": e},
+    ResolutionStarted: lambda s, _e: {"in_doubt": False, "tries": s.tries},
+    LaunchRequested: lambda s, e: {"launch": e, "tries": s.tries},
     # Time has passed since the claim, so the run is read again before it is resolved again.
-    LaunchVoided: lambda _s, _e: {"launch": None, "in_doubt": True},
+    LaunchVoided: lambda s, _e: {"launch": None, "in_doubt": True, "tries": s.tries},
     LaunchConfirmed: lambda _s, e: {"confirmed": e, "pid_owed": True, "in_doubt": False},
     InfrastructureAdopted: lambda _s, _e: {"in_doubt": False},
     InfrastructureExited: lambda _s, e: {"exited": e, "in_doubt": False},
@@ -457,7 +457,10 @@ def _on_not_started(submission: Submission, seen: CommandRefused) -> Sequence[Tr
 def _on_uncertain(submission: Submission, seen: LaunchUncertain) -> Sequence[Transition]:
     if Effect.LAUNCH not in what_next(submission):
         return ()
-    return (EffectDeferred(Effect.LAUNCH, 0.0, seen.error),)
+    # The evidence is looked at without delay the first time; a launcher that breaks every time
+    # must not be a busy loop.
+    delay = 0.0 if submission.tries == 0 else min(2.0**submission.tries, LONGEST_DELAY_SECONDS)
+    return (EffectDeferred(Effect.LAUNCH, delay, seen.error),)
 
 
 def _on_evidence(submission: Submission, seen: EvidenceFound) -> Sequence[Transition]:

@@ -164,6 +164,10 @@ class LogReader(Protocol):
         """Return the position of the last record, 0 for an empty log."""
         ...
 
+    def version_of(self, stream: str) -> int:
+        """Return the version of a stream's last record, `ABSENT` when there is no such stream."""
+        ...
+
     def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
         """Return the records of one stream in order; empty when there is no such stream."""
         ...
@@ -231,4 +235,8 @@ class EventLog(Protocol):
 
     async def streams(self, prefix: str = "") -> Sequence[str]:
         """Return the names of the streams with a prefix, oldest first, off the event loop."""
+        ...
+
+    async def version_of(self, stream: str) -> int:
+        """Return the version of a stream's last record, off the event loop."""
         ...
