@@ -1,0 +1,175 @@
+"""The command line: `pluperfect agent start`, `pluperfect replay …`, `pluperfect demo`.
+
+Options and variables are those of `prefect agent start`. Nothing heavy is imported before a
+command is chosen, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+EXIT_POLL_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_LOG_UNUSABLE: Final = 3
+EXIT_LOG_WRITE_FAILED: Final = 4
+
+LAZY: Final = {
+    "replay": ("replay.cli", "main", "Tell from a log what happened, and verify it."),
+    "demo": (
+        "agent.standin.demo",
+        "demo",
+        "See it lose nothing: kill it in the middle of 30 runs.",
+    ),
+}
+"""Commands whose modules are imported when they are used: module, attribute, one line of help."""
+
+
+class LazyGroup(click.Group):
+    """A group that lists commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands."""
+        return sorted([*super().list_commands(ctx), *LAZY])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command's module now that it is wanted."""
+        if cmd_name not in LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, attribute, _help = LAZY[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands for `--help`."""
+        rows = []
+        for name in self.list_commands(ctx):
+            if name in LAZY:
+                rows.append((name, LAZY[name][2]))
+            elif (command := super().get_command(ctx, name)) is not None:
+                rows.append((name, command.get_short_help_str()))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+@click.group(cls=LazyGroup)
+@click.version_option(version("pluperfect"), prog_name="pluperfect")
+def main() -> None:
+    """A Prefect agent that never loses a run, never starts one twice, and can tell."""
+
+
+@main.group()
+def agent() -> None:
+    """Poll work queues, and launch the flow runs that they hand out."""
+
+
+@agent.command(
+    epilog="Exit status: 0 stopped as asked; 1 --run-once, and the server could not be polled;"
+    " 2 bad option or setting; 3 the log can't be used (locked, damaged, another program's);"
+    " 4 the log took no more (disk full, I/O error): what runs goes on running."
+)
+@click.option(
+    "-q",
+    "--work-queue",
+    "work_queues",
+    multiple=True,
+    metavar="NAME",
+    help="A work queue to poll; repeat for several. Created when missing.",
+)
+@click.option(
+    "-m",
+    "--match",
+    "prefixes",
+    multiple=True,
+    metavar="PREFIX",
+    help="Poll every work queue whose name begins with this; repeat for several.",
+)
+@click.option(
+    "-l",
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most this many runs at once. [default: no limit]",
+)
+@click.option(
+    "--prefetch-seconds",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Take runs this long before they are due. [default: PREFECT_AGENT_PREFETCH_SECONDS, 15]",
+)
+@click.option("--run-once", is_flag=True, help="Poll once, see everything through, and stop.")
+@click.option("--hide-welcome", is_flag=True, help="Don't say what is being started.")
+@click.option("--api", metavar="URL", help="The server's API. [default: PREFECT_API_URL]")
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the log and the spool are kept. [default: PLUPERFECT_STATE,"
+    " ~/.local/state/pluperfect]",
+)
+@click.option(
+    "--default-infrastructure",
+    metavar="ID",
+    help="The infrastructure block document for deployments without one. [default: a process]",
+)
+@click.option(
+    "--python",
+    metavar="PATH",
+    help="The interpreter of the default command. [default: the one that has prefect]",
+)
+@click.option(
+    "--on-stop",
+    type=click.Choice(["leave", "wait"]),
+    default="leave",
+    show_default=True,
+    help="At SIGINT or SIGTERM: leave what runs to the next start, or wait for it.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How the agent's own lines are written to standard error.",
+)
+def start(**options: Any) -> None:
+    """Start an agent.
+
+    Poll the given work queues until SIGINT or SIGTERM. Runs outlive the agent: the next start
+    adopts those that are still running, and reports those that ended meanwhile.
+    """
+    from agent.settings import SettingsError, load  # noqa: PLC0415 - see the module's docstring
+
+    if bool(options["work_queues"]) == bool(options["prefixes"]):
+        raise click.UsageError(
+            "name the work queues to poll: -q NAME (repeatable), or -m PREFIX for all that begin"
+            " with it; not both"
+        )
+    command_line = {
+        "api_url": options["api"],
+        "prefetch_seconds": options["prefetch_seconds"],
+        "state_dir": options["state"],
+        "python": options["python"],
+        "default_infrastructure": options["default_infrastructure"],
+    }
+    try:
+        settings = load(os.environ, {k: v for k, v in command_line.items() if v is not None})
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    from agent.start import Request, start_agent  # noqa: PLC0415
+
+    request = Request(
+        queues=tuple(options["work_queues"]),
+        prefixes=tuple(options["prefixes"]),
+        limit=options["limit"],
+        run_once=options["run_once"],
+        hide_welcome=options["hide_welcome"],
+        wait_on_stop=options["on_stop"] == "wait",
+        json_lines=options["log_format"] == "json",
+    )
+    sys.exit(start_agent(settings, request))

@@ -1,0 +1,1 @@
+"""A stand-in Prefect server for demos and simulation; the daemon never imports it."""
