@@ -168,6 +168,11 @@ def _schedule(client: httpx.Client) -> dict[str, tuple[str, str]]:
 
 def _post(client: httpx.Client, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     answer = client.post(path, json=dict(body))
+    for _attempt in range(10):
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            break
+        time.sleep(0.5)  # a Prefect server on SQLite that is busy with its own services
+        answer = client.post(path, json=dict(body))
     if answer.is_error:
         raise click.ClickException(f"the server answered {answer.status_code} to POST {path}")
     found: dict[str, Any] = answer.json()

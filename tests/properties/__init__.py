@@ -1,0 +1,1 @@
+"""Hypothesis: what holds for every input."""
