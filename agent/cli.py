@@ -20,6 +20,9 @@ EXIT_USAGE: Final = 2
 EXIT_LOG_UNUSABLE: Final = 3
 EXIT_LOG_WRITE_FAILED: Final = 4
 
+NOT_IN_NAMES: Final = frozenset("/%&<>")
+"""What Prefect's servers refuse in the name of a work queue (422)."""
+
 LAZY: Final = {
     "replay": ("replay.cli", "main", "Tell from a log what happened, and verify it."),
     "demo": (
@@ -150,6 +153,11 @@ def start(**options: Any) -> None:
             "name the work queues to poll: -q NAME (repeatable), or -m PREFIX for all that begin"
             " with it; not both"
         )
+    for name in options["work_queues"]:
+        if unfit := sorted(set(name) & NOT_IN_NAMES):
+            raise click.UsageError(
+                f"a work queue can't be named {name!r}: Prefect allows no {' '.join(unfit)} there"
+            )
     command_line = {
         "api_url": options["api"],
         "prefetch_seconds": options["prefetch_seconds"],

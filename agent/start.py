@@ -109,6 +109,8 @@ async def _run(settings: Settings, request: Request, store: SqliteStore) -> int:
         poller = QueuePoller(client, request.queues, request.prefixes, board.post)
         daemon = Daemon(world, poller, board, plan, lambda: datetime.now(UTC), rng)
         daemons.append(daemon)
+        if settings.profile.warning:
+            logger.warning("%s", settings.profile.warning)
         if not request.hide_welcome:
             _welcome(settings, request)
         await daemon.run()

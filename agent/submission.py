@@ -18,6 +18,7 @@ from uuid import UUID
 import attrs
 import trio
 
+from agent.infrastructure.errors import ResolutionError
 from agent.infrastructure.launcher import (
     Launcher,
     LaunchFailed,
@@ -25,7 +26,6 @@ from agent.infrastructure.launcher import (
     ProcessSpec,
 )
 from agent.infrastructure.redact import redact
-from agent.infrastructure.errors import ResolutionError
 from agent.prefect.errors import ApiError, BadAnswer, NotFound
 from agent.prefect.models import FlowRun, StateAnswer, StateProposal
 from events.codec import decode, encode
@@ -38,7 +38,6 @@ from events.observations import (
     CommandRefused,
     CommandStarted,
     EvidenceFound,
-    InfrastructureResolved,
     LaunchUncertain,
     Observation,
     PidAcknowledged,
@@ -207,7 +206,7 @@ class SubmissionDriver:
     async def _execute(self, effect: Effect) -> Observation:
         try:
             return await self._attempt(effect)
-        except Exception as error:  # noqa: BLE001 - one run's trouble must not be the others'
+        except Exception as error:
             # The type and place only: a message of unknown origin may hold a secret.
             what = f"internal error, {type(error).__name__} at {_place(error)}"
             logger.critical("%s: %s while it was to %s", self.stream, what, effect.value)

@@ -64,6 +64,9 @@ from events.observations import (
 LONGEST_DELAY_SECONDS: Final = 60.0
 """However long an outage lasts, its end is noticed within this time."""
 
+PROPOSALS: Final = frozenset({Effect.PROPOSE_PENDING, Effect.REPORT_OUTCOME})
+"""The effects that ask the server to change a run's state."""
+
 CLOSED_STATES: Final = frozenset({State.ABORTED, State.CANCELLED, State.EXITED, State.FAILED})
 
 
@@ -188,7 +191,7 @@ def _no_change(_submission: Submission, _event: Any) -> dict[str, Any]:
 def _deferred(submission: Submission, event: EffectDeferred) -> dict[str, Any]:
     # A proposal without an answer may have taken effect: read the run before repeating it, for
     # the server accepts Pending over Crashed, Failed and Completed too.
-    unanswered = event.effect in (Effect.PROPOSE_PENDING, Effect.REPORT_OUTCOME, Effect.LAUNCH)
+    unanswered = event.effect in PROPOSALS or event.effect is Effect.LAUNCH
     return {
         "deferred": event,
         "tries": submission.tries + 1,
@@ -256,7 +259,7 @@ def _on_restarted(submission: Submission, _seen: AgentRestarted) -> Sequence[Tra
 
 
 def _on_answer(submission: Submission, seen: ProposalAnswered) -> Sequence[Transition]:
-    if seen.effect not in what_next(submission):
+    if seen.effect not in PROPOSALS or seen.effect not in what_next(submission):
         return ()
     if seen.status == "WAIT":
         delay = min(max(seen.delay_seconds or 0.0, 1.0), LONGEST_DELAY_SECONDS)

@@ -67,6 +67,8 @@ _PYTHON_IGNORES = (13, 25)
 _READY = b"+"
 _OPEN = b"!"
 _LONGEST_PAUSE_SECONDS = 30.0
+_COMMANDS_LOCK = 100
+"""Where, or after which, the command finds the descriptor that holds `worker.lock`."""
 
 # `typing` is too dear; mypy takes this name's word for it.
 TYPE_CHECKING = False
@@ -385,7 +387,8 @@ def _become(
         program = find(order.command[0], order.environment.get(b"PATH"))
         os.write(mouth, _READY)
         if os.read(gate, 1) == _OPEN:
-            os.set_inheritable(worker, True)
+            # Out of the way of scripts that use low numbers for themselves (`exec 3>file`).
+            fcntl.fcntl(worker, fcntl.F_DUPFD, _COMMANDS_LOCK)
             execute(program, order.command, order.environment)
     except Exception as error:
         # Whatever it is, the keeper's own code must not go on in the child.

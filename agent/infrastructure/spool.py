@@ -11,6 +11,7 @@ import enum
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -394,7 +395,7 @@ def prepare(spool: Path) -> Path:
         for garbage in spool.glob(f"{_GARBAGE}*"):
             # Another agent may be sweeping too.
             shutil.rmtree(garbage, ignore_errors=True)
-        conflict = _locks_conflict(spool / f".locks-{os.getpid()}")
+        conflict = _locks_conflict(spool)
     except OSError as error:
         raise SpoolUnusable(spool, f"{error.strerror} ({error.filename or spool})") from error
     if not conflict:
@@ -402,17 +403,18 @@ def prepare(spool: Path) -> Path:
     return spool
 
 
-def _locks_conflict(path: Path) -> bool:
-    flags = os.O_RDWR | os.O_CREAT
-    first, second = os.open(path, flags, 0o600), os.open(path, flags, 0o600)
-    try:
-        return try_lock(first) and is_locked(second) and not try_lock(second)
-    finally:
-        os.close(first)
-        os.close(second)
-        path.unlink()
+def _locks_conflict(folder: Path) -> bool:
+    with tempfile.TemporaryFile(dir=folder) as file:
+        first = file.fileno()
+        # The file has no name, so that nothing is left of it if we are killed.
+        second = os.open(f"/proc/self/fd/{first}", os.O_RDWR)
+        try:
+            return try_lock(first) and is_locked(second) and not try_lock(second)
+        finally:
+            os.close(second)
 
 
 def keys(spool: Path) -> Sequence[str]:
     """Return the launch keys that have a folder, sorted."""
-    return sorted(entry.name for entry in spool.iterdir() if _KEY.fullmatch(entry.name))
+    with os.scandir(spool) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and _KEY.fullmatch(e.name))

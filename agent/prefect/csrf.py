@@ -90,5 +90,5 @@ class CsrfTokens:
             self._stale_at = math.inf
             return
         # By the server's clock and trio's: the host's clock may be wrong, or be set.
-        lifetime = (expiration - issued.at).total_seconds()
+        lifetime = expiration.timestamp() - issued.at.timestamp()
         self._stale_at = trio.current_time() + max(lifetime - EARLY_SECONDS, lifetime / 2, 1.0)
