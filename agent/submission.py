@@ -78,7 +78,7 @@ class InfrastructureSource(Protocol):
 
 
 Listener = Callable[["SubmissionDriver", Submission, Sequence[Event]], None]
-"""Is told after each durable append: the driver (already moved on), the state before, the events."""
+"""Is told after each durable append: the driver (moved on), the state before, the events."""
 
 
 @attrs.frozen

@@ -301,8 +301,11 @@ def _connect_for_writing(path: Path) -> apsw.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         connection = apsw.Connection(str(path))
         connection.set_busy_timeout(BUSY_MILLISECONDS)
+        is_new = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+        if not is_new:
+            _identify(path, connection)  # nothing is changed in a file that is not ours
         connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        if is_new:
             _create(connection)
             _sync_directory(path.parent)
     except (apsw.NotADBError, apsw.CorruptError) as error:
