@@ -302,7 +302,7 @@ class SubmissionDriver:
         running, ended = evidence.running, evidence.ended
         return EvidenceFound(
             verdict=evidence.verdict,
-            detail=(ended.reason if ended and ended.reason else evidence.detail),
+            detail=evidence.detail if ended is None else ended.reason,
             infrastructure_pid=running.infrastructure_pid if running else None,
             pid=running.pid if running else None,
             start_time=running.start_time if running else None,
