@@ -1,22 +1,27 @@
 """The `process` block document, typed: what a deployment may say about the process of its runs.
 
-It takes what Prefect takes: 2.20's block (which turns numbers into text, and words into booleans)
-and 3.x's job variables (whose command is one line of text). Called by `agent.infrastructure.resolve`
-with the block's data after overrides.
+It takes what Prefect takes: what 2.20's block takes (which makes text of numbers and booleans of
+words), and what 3.x's job variables hold (whose command is one line of text). Called by
+`agent.infrastructure.resolve` with the block's data, overrides applied.
 """
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Mapping
-from typing import Any, Final, get_origin
+from typing import Any, Final
 
 import attrs
 import cattrs
+from cattrs.cols import is_mapping, is_sequence
 
 from agent.infrastructure.errors import ResolutionError
 from agent.infrastructure.overrides import kind_of
 from agent.values import FALSE, TRUE
+
+PROCESS: Final = "process"
+"""The slug of the block type, and the `type` in its data."""
 
 
 @attrs.frozen
@@ -46,6 +51,8 @@ def read_process_document(data: Mapping[str, Any]) -> ProcessDocument:
     Raises:
         ResolutionError: it names each field at fault and what is there, but never its value.
     """
+    if data.get("type", PROCESS) != PROCESS:
+        raise ResolutionError(f"type is not {PROCESS!r}")
     try:
         return _CONVERTER.structure(data, ProcessDocument)
     except cattrs.BaseValidationError as error:
@@ -86,13 +93,16 @@ def _boolean(raw: Any, _type: Any) -> bool:
     return word in TRUE
 
 
-def _with_text(factory: cattrs.Converter) -> cattrs.Converter:
-    factory.register_structure_hook(str, _text)
-    factory.register_structure_hook(bool, _boolean)
-    return factory
+def _of_scalars() -> cattrs.Converter:
+    converter = cattrs.Converter()
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(bool, _boolean)
+    return converter
 
 
-_CONTENTS: Final = _with_text(cattrs.Converter())
+_CONTENTS: Final = _of_scalars()
+"""Reads what is in a mapping or list, once that is known to be one: cattrs alone would take text
+for a list of characters."""
 
 
 def _mapping(kind: Any) -> Callable[[Any, Any], Any]:
@@ -106,10 +116,9 @@ def _mapping(kind: Any) -> Callable[[Any, Any], Any]:
 
 def _words(raw: Any, kind: Any) -> Any:
     if isinstance(raw, str):
-        try:
+        # An open quotation. Raised below, apart from an error that might show the text.
+        with contextlib.suppress(ValueError):
             return shlex.split(raw)
-        except ValueError:
-            pass  # an open quotation; raised below, apart from the text that the error holds
         raise _Unexpected(raw, "a list, or text with its quotations closed")
     if not isinstance(raw, list):
         raise _Unexpected(raw, "a list of text")
@@ -117,9 +126,9 @@ def _words(raw: Any, kind: Any) -> Any:
 
 
 def _converter() -> cattrs.Converter:
-    converter = _with_text(cattrs.Converter())
-    converter.register_structure_hook_factory(lambda kind: get_origin(kind) is dict, _mapping)
-    converter.register_structure_hook_func(lambda kind: get_origin(kind) is list, _words)
+    converter = _of_scalars()
+    converter.register_structure_hook_factory(is_mapping, _mapping)
+    converter.register_structure_hook_func(is_sequence, _words)
     return converter
 
 

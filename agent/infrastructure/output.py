@@ -136,7 +136,7 @@ class OutputCopier:
         """Write to the target; if that is gone, copy nothing any more."""
         try:
             await trio.to_thread.run_sync(
-                _write_all, self.target, part, abandon_on_cancel=False, limiter=self._limiter
+                _write_all, self.target, part, abandon_on_cancel=True, limiter=self._limiter
             )
         except OSError as error:
             logger.warning("output is no longer copied (it is kept in the spool): %s", error)

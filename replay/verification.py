@@ -1,0 +1,322 @@
+"""Makes every recorded decision again, and names the first place where log and rules part.
+
+Four things are held against each other: the hash chain (is this what was written?), the shape of
+a stream (versions, causes, the closing mark), the table (is this move legal?) and the decider
+(would it decide the same, field by field?). Streaming: only open submissions are kept in memory.
+`replay verify` is the caller; another `decide` can be passed in, so that a new version of the
+decider can be tried on an old log.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+import attrs
+
+from events import decider
+from events.chain import ChainVerifier, genesis
+from events.codec import EVENT_TYPES, UndecodableRecord, decode, unstructure
+from events.decider import Submission, evolve, stream_name
+from events.lifecycle import TRANSITIONS, Event, RunDiscovered, Transition
+from events.log import LogError, LogReader, Record
+from events.notices import AGENT_STREAM, Notice
+from events.observations import Observation
+
+Decide = Callable[[Submission, Observation], Sequence[Transition]]
+
+MISSING: Final = "(nothing)"
+
+
+class Kind(enum.Enum):
+    """Which of the four checks failed."""
+
+    CHAIN = "chain"
+    SHAPE = "shape"
+    LEGALITY = "legality"
+    DECISION = "decision"
+
+
+@attrs.frozen
+class FieldDifference:
+    """One field that the log has otherwise than the decision made again.
+
+    Attributes:
+        path: where in the event, e.g. `$.command[2]`; without `$`, a column of the record itself.
+    """
+
+    path: str
+    recorded: Any
+    decided: Any
+
+
+@attrs.frozen
+class Divergence:
+    """One place where the log is not what the rules make of it.
+
+    Attributes:
+        position: where in the log.
+        stream, version, type: of the record there; None when it is missing.
+        problem: what is wrong, for people.
+        fields: which fields differ, when the right event was recorded with other contents.
+    """
+
+    kind: Kind
+    position: int
+    problem: str
+    stream: str | None = None
+    version: int | None = None
+    type: str | None = None
+    fields: tuple[FieldDifference, ...] = ()
+
+
+class NeedsNewerRelease(LogError):
+    """The log holds an event that only a newer pluperfect can check."""
+
+    def __init__(self, record: Record, error: UndecodableRecord) -> None:
+        self.record, self.reason = record, error.reason
+        super().__init__(
+            f"position {record.position} (stream {record.stream}) holds {record.type} of schema"
+            f" {record.schema}, which can't be checked: {error.reason}"
+        )
+
+
+@attrs.define
+class Tally:
+    """What has been checked so far; it grows while a verification goes on."""
+
+    records: int = 0
+    submissions: int = 0
+    decisions: int = 0
+
+
+def verify(
+    reader: LogReader, log_id: UUID, tally: Tally, *, decide: Decide = decider.decide
+) -> Iterator[Divergence]:
+    """Yield the first divergence of each stream, in the order of the log.
+
+    What comes after a divergence in the same stream builds on it and is not checked; after a
+    broken chain nothing is. A log that grows meanwhile is followed to its end.
+
+    Raises:
+        NeedsNewerRelease: a record holds an event that this release does not know.
+        LogDamaged: the file can't be read to its end.
+    """
+    checks = _Checks(ChainVerifier(genesis(log_id)), decide, tally)
+    while True:
+        for record in reader.read_all(checks.chain.position):
+            divergence = checks.check(record)
+            if divergence is not None:
+                yield divergence
+                if divergence.kind is Kind.CHAIN:
+                    return
+        # The list of open streams is no part of the chain, but recovery goes by it. It can be
+        # compared only if nothing was written since the last record was read.
+        listed = reader.open_streams()
+        if reader.last_position() == checks.chain.position:
+            break
+    yield from checks.ending(listed)
+
+
+@attrs.define
+class _Checks:
+    """A whole log that is being checked, one record after the other."""
+
+    chain: ChainVerifier
+    decide: Decide
+    tally: Tally
+    streams: dict[str, _Stream] = attrs.field(factory=dict)
+    diverged: set[str] = attrs.field(factory=set)
+
+    def check(self, record: Record) -> Divergence | None:
+        damage = self.chain.check(record)
+        if damage is not None:
+            problem = f"{damage.kind}: {damage.detail}"
+            if damage.position != record.position:
+                return Divergence(Kind.CHAIN, damage.position, problem)
+            return _at(record, Kind.CHAIN, problem)
+        self.tally.records += 1
+        stream = self.streams.get(record.stream)
+        if stream is None:
+            stream = self.streams[record.stream] = _Stream(record.stream, self.decide, self.tally)
+        divergence = None if record.stream in self.diverged else stream.check(record)
+        if divergence is not None:
+            self.diverged.add(record.stream)
+        if record.closes:
+            del self.streams[record.stream]
+        return divergence
+
+    def ending(self, listed: Sequence[str]) -> Iterator[Divergence]:
+        """Say what is wrong when nothing follows any more."""
+        for name, stream in self.streams.items():
+            if name not in self.diverged and (divergence := stream.ending()) is not None:
+                yield divergence
+        for name in {*listed} ^ {*self.streams}:
+            what = "is open, but not in" if name in self.streams else "is not open, but in"
+            problem = f"the stream {name} {what} the list of open streams, which recovery goes by"
+            yield Divergence(Kind.SHAPE, self.chain.position, problem, name)
+
+
+@attrs.define
+class _Stream:
+    """One stream that is being checked; versions and order are the chain's business.
+
+    Attributes:
+        submission: the fold of what is recorded.
+        last_transition: the version of the last transition, which the next observation names as
+            its cause.
+        seen: the record of the last observation.
+        due: what the decider makes of it and is still to come.
+    """
+
+    name: str
+    decide: Decide
+    tally: Tally
+    submission: Submission = attrs.field(factory=Submission)
+    last_transition: int | None = None
+    seen: Record | None = None
+    due: tuple[Transition, ...] = ()
+
+    def check(self, record: Record) -> Divergence | None:
+        """Hold the next record of the stream against the rules."""
+        try:
+            event = decode(record)
+        except UndecodableRecord as error:
+            known = EVENT_TYPES.get(record.type)
+            if known is None or record.schema > known.SCHEMA:
+                raise NeedsNewerRelease(record, error) from error
+            return _at(record, Kind.SHAPE, f"its fields don't fit: {error.reason}")
+        if self.name == AGENT_STREAM:
+            return _check_notice(record, event)
+        match event:
+            case Observation():
+                return self._check_observation(record, event)
+            case Transition():
+                return self._check_transition(record, event)
+            case _:
+                return _at(record, Kind.SHAPE, "only the agent's own stream holds notices")
+
+    def ending(self) -> Divergence | None:
+        """Say what is wrong when nothing follows any more."""
+        if self.seen is None or not self.due:
+            return None
+        problem = f"{_name(self.due[0])} follows from it, and is missing"
+        return _at(self.seen, Kind.DECISION, problem)
+
+    def _check_observation(self, record: Record, event: Observation) -> Divergence | None:
+        if self.seen is None:
+            self.tally.submissions += 1
+        elif self.due:
+            problem = f"{self._follows(self.due[0])}, and is missing before this record"
+            return _at(record, Kind.DECISION, problem)
+        if record.cause != self.last_transition:
+            return _wrong_cause(record, self.last_transition, "the last transition before it")
+        self.tally.decisions += 1
+        self.seen = record
+        self.due = tuple(self.decide(self.submission, event))
+        return self._check_closing(record)
+
+    def _check_transition(self, record: Record, event: Transition) -> Divergence | None:
+        if self.seen is None:
+            return _at(record, Kind.SHAPE, "a transition that follows from no observation")
+        divergence = self._check_legality(record, event) or self._check_decision(record, event)
+        if divergence is not None:
+            return divergence
+        if record.cause != self.seen.version:
+            return _wrong_cause(record, self.seen.version, "the observation it follows from")
+        self.due = self.due[1:]
+        self.last_transition = record.version
+        self.submission = evolve(self.submission, event, self.name)
+        return self._check_closing(record)
+
+    def _check_legality(self, record: Record, event: Transition) -> Divergence | None:
+        state = self.submission.state
+        if type(event) not in TRANSITIONS[state]:
+            instead = self._follows(self.due[0]) if self.due else self._nothing_follows()
+            return _at(record, Kind.LEGALITY, f"not legal in {state.name}; {instead}")
+        if isinstance(event, RunDiscovered):
+            own_name = stream_name(event.flow_run_id, event.ordinal)
+            if own_name != self.name:
+                return _at(record, Kind.SHAPE, f"what it tells belongs in the stream {own_name}")
+        return None
+
+    def _check_decision(self, record: Record, event: Transition) -> Divergence | None:
+        if not self.due:
+            return _at(record, Kind.DECISION, self._nothing_follows())
+        due = self.due[0]
+        if type(event) is not type(due):
+            return _at(record, Kind.DECISION, self._follows(due))
+        if event != due:
+            fields = tuple(differences(unstructure(event), unstructure(due)))
+            problem = f"{self._place} is now decided otherwise"
+            return _at(record, Kind.DECISION, problem, fields)
+        return None
+
+    def _check_closing(self, record: Record) -> Divergence | None:
+        closes = not self.due and self.submission.is_closed
+        if record.closes == closes:
+            return None
+        problem = (
+            "nothing is owed after it, but it is not marked as the stream's last"
+            if closes
+            else "marked as the stream's last, but more is owed or due after it"
+        )
+        return _at(record, Kind.SHAPE, problem)
+
+    def _follows(self, due: Transition) -> str:
+        return f"from {self._place} {_name(due)} follows"
+
+    def _nothing_follows(self) -> str:
+        return f"from {self._place} nothing (more) follows"
+
+    @property
+    def _place(self) -> str:
+        seen = self.seen
+        return f"{seen.type} at position {seen.position}" if seen else "nothing"
+
+
+def _check_notice(record: Record, event: Event) -> Divergence | None:
+    if not isinstance(event, Notice):
+        return _at(record, Kind.SHAPE, "the agent's own stream holds notices only")
+    if record.closes:
+        return _at(record, Kind.SHAPE, "the agent's own stream is never closed")
+    return None
+
+
+def differences(recorded: Any, decided: Any, path: str = "$") -> Iterator[FieldDifference]:
+    """Yield the fields in which two unstructured values differ, by their innermost path."""
+    match recorded, decided:
+        case (Mapping(), Mapping()):
+            for key in sorted({*recorded, *decided}):
+                pair = recorded.get(key, MISSING), decided.get(key, MISSING)
+                yield from differences(*pair, f"{path}.{key}")
+        case (list() | tuple(), list() | tuple()):
+            for index in range(max(len(recorded), len(decided))):
+                pair = _item(recorded, index), _item(decided, index)
+                yield from differences(*pair, f"{path}[{index}]")
+        case _:
+            if recorded != decided:
+                yield FieldDifference(path, recorded, decided)
+
+
+def _item(values: Sequence[Any], index: int) -> Any:
+    return values[index] if index < len(values) else MISSING
+
+
+def _at(
+    record: Record, kind: Kind, problem: str, fields: tuple[FieldDifference, ...] = ()
+) -> Divergence:
+    return Divergence(
+        kind, record.position, problem, record.stream, record.version, record.type, fields
+    )
+
+
+def _wrong_cause(record: Record, expected: int | None, what: str) -> Divergence:
+    field = FieldDifference("cause", record.cause, expected)
+    return _at(record, Kind.SHAPE, f"its cause is not {what}", (field,))
+
+
+def _name(event: Event) -> str:
+    return type(event).__name__

@@ -1,0 +1,100 @@
+"""`replay verify`: says in one line that a log is sound, or shows the first place where not."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+from uuid import UUID
+
+import attrs
+
+from events.log import LogDamaged, LogReader
+from replay.screen import Screen
+from replay.verification import Divergence, Kind, Tally, verify
+
+
+@attrs.frozen
+class Verdict:
+    """What came out of a verification.
+
+    Attributes:
+        divergence: the first one; None for a sound log.
+        seconds: how long it took.
+    """
+
+    log: str
+    tally: Tally
+    seconds: float
+    divergence: Divergence | None = None
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return self.divergence is None
+
+
+def verify_log(reader: LogReader, log_id: UUID, name: str) -> Verdict:
+    """Verify a log up to the first divergence.
+
+    Raises:
+        NeedsNewerRelease: it holds an event that this release does not know.
+    """
+    began = time.perf_counter()
+    tally = Tally()
+    try:
+        divergence = next(verify(reader, log_id, tally), None)
+    except LogDamaged as error:
+        problem = f"the file can't be read on from here: {error.reason}"
+        divergence = Divergence(Kind.CHAIN, tally.records + 1, problem)
+    return Verdict(name, tally, time.perf_counter() - began, divergence)
+
+
+def print_verdict(verdict: Verdict, screen: Screen) -> None:
+    """Print a line for a sound log, a few for the first divergence."""
+    tally = verdict.tally
+    checked = (
+        f"{_many(tally.records, 'record')}, {_many(tally.submissions, 'submission')},"
+        f" {_many(tally.decisions, 'decision')} made again in {verdict.seconds:.2f} s"
+    )
+    found = verdict.divergence
+    if found is None:
+        screen.line(("sound", "good"), (f"  {checked}", ""))
+        return
+    what = f": {found.type}" if found.type else ""
+    where = f" (stream {found.stream}, version {found.version})" if found.version else ""
+    screen.line((f"{found.kind.value} fails", "bad"), (f" at position {found.position}", "strong"))
+    if what:
+        screen.hanging([("  ", "")], [(f"{found.type}{where}", "")])
+    screen.hanging([("  ", "")], [(found.problem, "")])
+    for field in found.fields:
+        screen.line(("    ", ""), (field.path, "strong"))
+        screen.hanging([("      recorded  ", "dim")], [(_value(field.recorded), "bad")])
+        screen.hanging([("      decided   ", "dim")], [(_value(field.decided), "good")])
+    if found.version and found.kind is not Kind.CHAIN:
+        screen.line((f"  see it in its place: replay show {verdict.log} {found.stream}", "dim"))
+    screen.line((f"before it: {checked}", "dim"))
+
+
+def _many(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _value(value: Any) -> str:
+    return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
+
+
+def verdict_object(verdict: Verdict) -> dict[str, Any]:
+    """Return a verdict as JSON values."""
+    found = verdict.divergence
+    divergence = None
+    if found is not None:
+        divergence = attrs.asdict(found) | {"kind": found.kind.value}
+    return {
+        "log": verdict.log,
+        "sound": verdict.sound,
+        "records": verdict.tally.records,
+        "submissions": verdict.tally.submissions,
+        "decisions": verdict.tally.decisions,
+        "seconds": verdict.seconds,
+        "divergence": divergence,
+    }

@@ -1,0 +1,1 @@
+"""Kept logs of every release, and the script that makes one."""
