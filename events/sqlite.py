@@ -67,7 +67,8 @@ CREATE TRIGGER records_are_never_changed BEFORE UPDATE ON records
     BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 CREATE TRIGGER records_are_never_removed BEFORE DELETE ON records
     BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-CREATE TRIGGER streams_open AFTER INSERT ON records WHEN NEW.version = 1
+-- A stream that one record opens and closes must not depend on the order that triggers fire in.
+CREATE TRIGGER streams_open AFTER INSERT ON records WHEN NEW.version = 1 AND NEW.closes = 0
     BEGIN INSERT INTO open_streams VALUES (NEW.position, NEW.stream); END;
 CREATE TRIGGER streams_close AFTER INSERT ON records WHEN NEW.closes = 1
     BEGIN DELETE FROM open_streams WHERE stream = NEW.stream; END;

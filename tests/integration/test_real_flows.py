@@ -114,6 +114,12 @@ class Ground:
             reader.close()
 
 
+def assert_the_log_verifies(ground: Ground) -> None:
+    command = [sys.executable, "-m", "replay", "verify", str(ground.folder / "state")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def deploy_to_2(ground: Ground) -> dict[str, str]:
     """Deploy the flow file with Prefect 2.20's own code."""
     # A folder of their own: Prefect copies all of it to where the run is executed.
@@ -160,6 +166,7 @@ def test_real_deployments_on_a_2_20_server_end_as_they_should(
     pid = ground.run(runs["greet"])["infrastructure_pid"]
     assert pid == greeted.confirmed.infrastructure_pid
     assert all(ground.submission(run).is_closed for run in runs.values())
+    assert_the_log_verifies(ground)
 
 
 def test_a_work_queue_of_a_3_x_server_is_served(prefect3: RealServer, tmp_path: Path) -> None:
@@ -191,6 +198,7 @@ def test_a_work_queue_of_a_3_x_server_is_served(prefect3: RealServer, tmp_path: 
     states = {name: ground.run(run)["state"]["type"] for name, run in runs.items()}
     assert states == {"fine": "COMPLETED", "failing": "FAILED", "silent": "CRASHED"}, agent.stderr
     assert all(ground.submission(run).is_closed for run in runs.values())
+    assert_the_log_verifies(ground)
 
 
 def test_the_real_engine_of_3_x_runs_a_flow_to_its_end(
