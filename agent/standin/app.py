@@ -1,27 +1,38 @@
-"""The stand-in server's routes: a request in, an answer out, no sockets.
+"""The stand-in server as a function: a request in, an answer out, no sockets.
 
 `http` serves this on the loopback interface, `transport` plugs it into httpx inside one process.
+Here is what comes before the routes: credentials, CSRF tokens, API versions, finding the route.
 """
 
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+import hmac
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qsl, unquote
 from uuid import UUID
 
 import attrs
 import orjson
 
-from agent.standin.state import JSON, STATE_TYPES, Refusal, StandinState, mask_secrets, not_found
+from agent.standin import blocks
+from agent.standin.calls import Call, Handler, Reply
+from agent.standin.refusals import JSON, Refusal, detail, from_below, invalid_request
+from agent.standin.routes import ROUTES
+from agent.standin.state import StandinState
+
+PREFIX: Final = "/api"
+OLDEST_API_VERSION: Final = (0, 8, 0)
+CSRF_LIFETIME: Final = timedelta(hours=1)
+CHANGING: Final = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @attrs.frozen
 class Request:
-    """An HTTP request. Header names are in lower case."""
+    """An HTTP request. Header names are in lower case; the target is path and query, encoded."""
 
     method: str
     target: str
@@ -31,31 +42,16 @@ class Request:
 
 @attrs.frozen
 class Response:
-    """An HTTP answer; the body is JSON."""
+    """An HTTP answer; the body is JSON. `headers` are those beyond its type and length."""
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
-    def of(cls, status: int, content: Any) -> Response:
+    def of(cls, status: int, content: Any, headers: Mapping[str, str] | None = None) -> Response:
         """Encode an answer; None is no body."""
-        return cls(status, b"" if content is None else orjson.dumps(content))
-
-
-Handler = Callable[["StandinApp", JSON, Mapping[str, str], str], tuple[int, Any]]
-
-ROUTES: Final[list[tuple[str, re.Pattern[str], Handler]]] = []
-
-
-def route(method: str, path: str) -> Callable[[Handler], Handler]:
-    """Register a handler of (app, body, query, id in the path)."""
-
-    def register(handler: Handler) -> Handler:
-        pattern = re.compile(re.sub(r"\{\w+\}", "([^/]+)", path))
-        ROUTES.append((method, pattern, handler))
-        return handler
-
-    return register
+        return cls(status, b"" if content is None else orjson.dumps(content), headers or {})
 
 
 @attrs.define(eq=False)
@@ -63,275 +59,173 @@ class StandinApp:
     """The server: its state, and how it lets requests in.
 
     Attributes:
-        api_key: bearer key that is asked for; None lets everybody in.
-        auth_string: `user:password` that is asked for.
+        api_key: bearer key that is asked for (as Cloud does); None lets everybody in.
+        auth_string: `user:password` that is asked for. Real 2.20 servers know no password; this
+            one asks in both flavours, so that clients can be tried with either.
         csrf: whether changing requests need a token.
     """
 
     state: StandinState
-    api_key: str | None = None
-    auth_string: str | None = None
+    api_key: str | None = attrs.field(default=None, repr=False)
+    auth_string: str | None = attrs.field(default=None, repr=False)
     csrf: bool = False
+    _tokens: dict[str, tuple[str, datetime]] = attrs.field(factory=dict, init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if not self.state.block_types:
+            blocks.register_known_types(self.state)
 
     def handle(self, request: Request) -> Response:
-        """Answer one request."""
-        url = urlsplit(request.target)
-        path = url.path.removeprefix("/api")
-        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        """Answer one request. It takes effect at once and as a whole, or not at all."""
+        headers = {"date": format_datetime(self.state.now(), usegmt=True)}
         try:
-            self._let_in(request, path)
-            handler, id_ = _find(request.method, path)
-            body = _json(request.body)
-            return Response.of(*handler(self, body, query, id_))
+            return Response.of(*self._answer(request, headers), headers)
         except Refusal as refusal:
-            return Response.of(refusal.status, refusal.body)
+            return Response.of(refusal.status, refusal.body, headers)
 
-    def _let_in(self, request: Request, path: str) -> None:
-        if path in ("/health", "/ready"):
-            return
-        given = request.headers.get("authorization", "")
+    def _answer(self, request: Request, headers: dict[str, str]) -> Reply:
+        target, _, query_string = request.target.partition("?")
+        path, query = unquote(target), dict(parse_qsl(query_string))
+        if path not in (f"{PREFIX}/health", f"{PREFIX}/ready"):
+            self._check_credentials(request)
+        self._check_csrf_token(request)
+        if (request.method, path) == ("GET", f"{PREFIX}/csrf-token"):
+            _check_api_version(request)
+            return 200, self._make_csrf_token(query)
+        match = _find(request.method, path, headers)
+        if match is None:
+            host = request.headers.get("host", "standin")
+            headers["location"] = f"http://{host}{_other_slash(path)}"
+            return 307, None
+        handler, found = match
+        if path != f"{PREFIX}/health":
+            _check_api_version(request)
+        peek = request.headers.get("x-prefect-ui", "").lower() in ("true", "1")
+        return handler(Call(self.state, self._checked(found), query, request.body, peek))
+
+    # --- whom it lets in ----------------------------------------------------------------------
+
+    def _check_credentials(self, request: Request) -> None:
         if self.auth_string is not None:
             wanted = "Basic " + base64.b64encode(self.auth_string.encode()).decode()
+        elif self.api_key is not None:
+            wanted = f"Bearer {self.api_key}"
         else:
-            wanted = "" if self.api_key is None else f"Bearer {self.api_key}"
-        if wanted and given != wanted:
-            raise Refusal(401, {"exception_message": "Unauthorized"})
-        version = request.headers.get("x-prefect-api-version", "0.8.4")
-        if not re.fullmatch(r"\d+\.\d+\.\d+", version):
-            detail = (
-                "Invalid X-PREFECT-API-VERSION header format. Expected header in format 'x.y.z'"
-            )
-            raise Refusal(400, {"detail": detail})
-        if tuple(map(int, version.split("."))) < (0, 8, 0):
-            detail = (
-                f"The request specified API version {version} but this server requires version"
-                " 0.8.0 or higher."
-            )
-            raise Refusal(400, {"detail": detail})
-        if self.csrf and request.method != "GET":
-            token = request.headers.get("prefect-csrf-token")
-            if token != _csrf_token(request.headers.get("prefect-csrf-client", "")):
-                raise Refusal(403, {"detail": "Invalid CSRF token or client identifier."})
+            return
+        given = request.headers.get("authorization", "")
+        if not hmac.compare_digest(given.encode(), wanted.encode()):
+            raise from_below(401, "Unauthorized")
+
+    def _check_csrf_token(self, request: Request) -> None:
+        if not self.csrf or request.method not in CHANGING:
+            return
+        token = request.headers.get("prefect-csrf-token")
+        client = request.headers.get("prefect-csrf-client")
+        if token is None:
+            raise detail(403, "Missing CSRF token.")
+        if client is None:
+            raise detail(403, "Missing client identifier.")
+        known, expiration = self._tokens.get(client, ("", self.state.now()))
+        if token != known or expiration < self.state.now():
+            raise detail(403, "Invalid CSRF token or client identifier.")
+
+    def _make_csrf_token(self, query: Mapping[str, str]) -> JSON:
+        """Return a fresh token for a client; the one that it had before is void."""
+        if "client" not in query:
+            problem = {"loc": ["query", "client"], "msg": "field required", "type": "missing"}
+            raise invalid_request([problem], None)
+        if not self.csrf:
+            raise detail(422, "CSRF protection is disabled.")
+        state = self.state
+        token, expiration = f"{state.new_id().hex}{state.new_id().hex}", state.now() + CSRF_LIFETIME
+        self._tokens[query["client"]] = (token, expiration)
+        return {
+            "id": str(state.new_id()),
+            "created": state.timestamp(),
+            "updated": state.timestamp(),
+            "token": token,
+            "client": query["client"],
+            "expiration": state.timestamp(expiration),
+        }
+
+    def forget_csrf_tokens(self) -> None:
+        """Make every token void that was given out, as a server does that lost its database."""
+        self._tokens.clear()
+
+    def _checked(self, path: Mapping[str, str]) -> Mapping[str, str]:
+        """Check and normalise the id in a path. 2.20 calls a bad one invalid, 3.x unknown."""
+        if "id" not in path:
+            return path
+        try:
+            return {**path, "id": str(UUID(path["id"]))}
+        except ValueError as error:
+            if self.state.traits.bad_id_status == 404:
+                raise detail(404, "Not Found") from error
+            message, type_ = "value is not a valid uuid", "type_error.uuid"
+            problem = {"loc": ["path", "id"], "msg": message, "type": type_}
+            raise invalid_request([problem], None) from error
 
 
-def _csrf_token(client: str) -> str:
-    return f"token-of-{client}"
+def _check_api_version(request: Request) -> None:
+    given = request.headers.get("x-prefect-api-version")
+    if given is None:
+        return
+    parts = given.split(".")
+    if len(parts) != 3 or not all(part.isdecimal() for part in parts):
+        raise detail(
+            400,
+            "Invalid X-PREFECT-API-VERSION header format."
+            f"Expected header in format 'x.y.z' but received {given}",
+        )
+    if tuple(map(int, parts)) < OLDEST_API_VERSION:
+        oldest = ".".join(map(str, OLDEST_API_VERSION))
+        raise detail(
+            400,
+            f"The request specified API version {given} but this server requires version"
+            f" {oldest} or higher.",
+        )
 
 
-def _find(method: str, path: str) -> tuple[Handler, str]:
+# --- finding the route -----------------------------------------------------------------------
+
+
+def _find(
+    method: str, path: str, headers: dict[str, str]
+) -> tuple[Handler, Mapping[str, str]] | None:
+    """Find the route; None when it would be found with another slash at the end.
+
+    Raises:
+        Refusal: 404, or 405 where the path has other methods (they go into the headers).
+    """
+    allowed = []
     for wanted, pattern, handler in ROUTES:
-        if wanted == method and (match := pattern.fullmatch(path)):
-            return handler, match[1] if match.groups() else ""
-    raise Refusal(404, {"detail": "Not Found"})
-
-
-def _json(body: bytes) -> JSON:
-    try:
-        found = orjson.loads(body or b"{}")
-    except orjson.JSONDecodeError:
-        raise _invalid("body", "JSON decode error") from None
-    if not isinstance(found, dict):
-        raise _invalid("body", "Input should be a valid dictionary")
-    return found
-
-
-def _invalid(where: str, message: str) -> Refusal:
-    return Refusal(
-        422,
-        {
-            "exception_message": "Invalid request received.",
-            "exception_detail": [{"loc": [where], "msg": message}],
-        },
-    )
-
-
-def _id(value: str) -> str:
-    try:
-        return str(UUID(value))
-    except ValueError:
-        raise _invalid("path", "Input should be a valid UUID") from None
-
-
-def _time(value: str | None) -> datetime | None:
-    if value is None:
+        found = _match(pattern, path)
+        if found is None:
+            continue
+        if wanted == method:
+            return handler, found
+        allowed.append(wanted)
+    if allowed:
+        headers["allow"] = ", ".join(allowed)
+        raise detail(405, "Method Not Allowed")
+    if any(_match(pattern, _other_slash(path)) is not None for _, pattern, _ in ROUTES):
         return None
-    when = datetime.fromisoformat(value)
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
+    raise detail(404, "Not Found")
 
 
-def _one(table: Mapping[str, JSON], id_: str, what: str) -> JSON:
-    try:
-        return table[_id(id_)]
-    except KeyError:
-        raise not_found(what) from None
+def _match(pattern: str, path: str) -> Mapping[str, str] | None:
+    wanted, given = pattern.split("/"), path.removeprefix(PREFIX).split("/")
+    if len(wanted) != len(given) or not path.startswith(PREFIX):
+        return None
+    found = {}
+    for want, got in zip(wanted, given, strict=True):
+        if want.startswith("{") and got:
+            found[want[1:-1]] = got
+        elif want != got:
+            return None
+    # A fixed word is no id: `/flow_runs/filter` is not the run called filter.
+    return None if found.get("id") in ("filter", "count") else found
 
 
-def _limit(body: JSON, most: int = 200) -> int:
-    limit = body.get("limit")
-    if limit is None:
-        return most
-    if not isinstance(limit, int) or not 0 <= limit <= most:
-        raise _invalid("limit", f"Invalid limit: must be less than or equal to {most}.")
-    return limit
-
-
-# --- the server itself ---------------------------------------------------------------------
-
-
-@route("GET", "/health")
-def _health(_app: StandinApp, _body: JSON, _query: Mapping[str, str], _id_: str) -> tuple[int, Any]:
-    return 200, True
-
-
-@route("GET", "/csrf-token")
-def _csrf(app: StandinApp, _body: JSON, query: Mapping[str, str], _id_: str) -> tuple[int, Any]:
-    if not app.csrf:
-        raise Refusal(422, {"detail": "CSRF protection is disabled."})
-    client = query.get("client", "")
-    expiration = app.state.now().replace(year=app.state.now().year + 1)
-    token = {"token": _csrf_token(client), "client": client}
-    return 200, token | {"expiration": app.state.timestamp(expiration)}
-
-
-# --- work queues ---------------------------------------------------------------------------
-
-
-@route("GET", "/work_queues/name/{name}")
-def _queue_by_name(app: StandinApp, _b: JSON, _q: Mapping[str, str], name: str) -> tuple[int, Any]:
-    return 200, app.state.queue_named(name)
-
-
-@route("POST", "/work_queues/")
-def _create_queue(app: StandinApp, body: JSON, _q: Mapping[str, str], _i: str) -> tuple[int, Any]:
-    return 201, app.state.create_queue(**{k: v for k, v in body.items() if v is not None})
-
-
-@route("POST", "/work_queues/filter")
-def _filter_queues(app: StandinApp, body: JSON, _q: Mapping[str, str], _i: str) -> tuple[int, Any]:
-    names = ((body.get("work_queues") or {}).get("name")) or {}
-    prefixes = tuple(names.get("startswith_") or ("",))
-    found = [q for q in app.state.queues.values() if q["name"].startswith(prefixes)]
-    offset = body.get("offset") or 0
-    return 200, sorted(found, key=lambda q: str(q["name"]))[offset : offset + _limit(body)]
-
-
-@route("POST", "/work_queues/{id}/get_runs")
-def _get_runs(app: StandinApp, body: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    queue = _one(app.state.queues, id_, "work queue")
-    return 200, app.state.scheduled_runs(queue, _limit(body), _time(body.get("scheduled_before")))
-
-
-@route("PATCH", "/work_queues/{id}")
-def _update_queue(app: StandinApp, body: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    _one(app.state.queues, id_, "work queue").update(body)
-    return 204, None
-
-
-# --- flows, deployments, blocks ------------------------------------------------------------
-
-
-@route("POST", "/flows/")
-def _create_flow(app: StandinApp, body: JSON, _q: Mapping[str, str], _i: str) -> tuple[int, Any]:
-    for flow in app.state.flows.values():
-        if flow["name"] == body["name"]:
-            return 200, flow
-    return 201, app.state.add(app.state.flows, {"name": body["name"], "tags": []})
-
-
-@route("GET", "/flows/{id}")
-def _read_flow(app: StandinApp, _b: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    return 200, _one(app.state.flows, id_, "Flow")
-
-
-@route("POST", "/deployments/")
-def _create_deployment(
-    app: StandinApp, body: JSON, _q: Mapping[str, str], _i: str
-) -> tuple[int, Any]:
-    name = body.get("work_queue_name") or "default"
-    queue = next((q for q in app.state.queues.values() if q["name"] == name), None)
-    queue = queue or app.state.create_queue(name)
-    variables = body.get("job_variables") or body.get("infra_overrides") or {}
-    fields = {
-        "name": body["name"],
-        "flow_id": body["flow_id"],
-        "work_queue_id": queue["id"],
-        "work_queue_name": name,
-        "infrastructure_document_id": body.get("infrastructure_document_id"),
-        "job_variables": variables,
-    }
-    if app.state.flavour != "3":
-        fields["infra_overrides"] = variables
-    return 201, app.state.add(app.state.deployments, fields)
-
-
-@route("GET", "/deployments/{id}")
-def _read_deployment(app: StandinApp, _b: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    return 200, _one(app.state.deployments, id_, "Deployment")
-
-
-@route("DELETE", "/deployments/{id}")
-def _delete_deployment(
-    app: StandinApp, _b: JSON, _q: Mapping[str, str], id_: str
-) -> tuple[int, Any]:
-    del app.state.deployments[_one(app.state.deployments, id_, "Deployment")["id"]]
-    return 204, None
-
-
-@route("POST", "/deployments/{id}/create_flow_run")
-def _create_run(app: StandinApp, body: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    deployment = _one(app.state.deployments, id_, "Deployment")
-    state = body.get("state") or {"type": "SCHEDULED"}
-    return 201, app.state.create_run(deployment, state, body)
-
-
-@route("GET", "/block_documents/{id}")
-def _read_block(app: StandinApp, _b: JSON, query: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    block = _one(app.state.blocks, id_, "Block document")
-    return 200, block if query.get("include_secrets") == "true" else mask_secrets(block)
-
-
-# --- flow runs -----------------------------------------------------------------------------
-
-
-@route("POST", "/flow_runs/filter")
-def _filter_runs(app: StandinApp, body: JSON, _q: Mapping[str, str], _i: str) -> tuple[int, Any]:
-    wanted = body.get("flow_runs") or {}
-    ids = (wanted.get("id") or {}).get("any_")
-    types = ((wanted.get("state") or {}).get("type") or {}).get("any_")
-    found = [
-        run
-        for run in app.state.runs.values()
-        if (ids is None or run["id"] in ids) and (types is None or run["state"]["type"] in types)
-    ]
-    offset = body.get("offset") or 0
-    return 200, found[offset : offset + _limit(body)]
-
-
-@route("GET", "/flow_run_states/")
-def _run_states(app: StandinApp, _b: JSON, query: Mapping[str, str], _i: str) -> tuple[int, Any]:
-    return 200, app.state.history.get(query.get("flow_run_id", ""), [])
-
-
-@route("GET", "/flow_runs/{id}")
-def _read_run(app: StandinApp, _b: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    return 200, app.state.run(_id(id_))
-
-
-@route("PATCH", "/flow_runs/{id}")
-def _update_run(app: StandinApp, body: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    app.state.run(_id(id_)).update({k: v for k, v in body.items() if k == "infrastructure_pid"})
-    return 204, None
-
-
-@route("DELETE", "/flow_runs/{id}")
-def _delete_run(app: StandinApp, _b: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    del app.state.runs[app.state.run(_id(id_))["id"]]
-    return 204, None
-
-
-@route("POST", "/flow_runs/{id}/set_state")
-def _set_state(app: StandinApp, body: JSON, _q: Mapping[str, str], id_: str) -> tuple[int, Any]:
-    proposed = body.get("state")
-    if not isinstance(proposed, dict) or proposed.get("type") not in STATE_TYPES:
-        raise _invalid("state", "Input should be a valid state")
-    return app.state.set_state(_id(id_), proposed, force=bool(body.get("force")))
+def _other_slash(path: str) -> str:
+    return path.removesuffix("/") if path.endswith("/") else f"{path}/"

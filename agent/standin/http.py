@@ -51,7 +51,7 @@ async def _answer_one(
 
 
 def _encode(connection: h11.Connection, answer: Response) -> bytes:
-    headers = [("content-type", "application/json")]
+    headers = [*answer.headers.items(), ("content-type", "application/json")]
     if answer.status != 204:
         headers.append(("content-length", str(len(answer.body))))
     parts = [

@@ -23,5 +23,5 @@ class StandinTransport(httpx.AsyncBaseTransport):
         target = request.url.raw_path.decode()
         answer = self.app.handle(Request(request.method, target, headers, body))
         await trio.lowlevel.checkpoint()
-        content_type = {"content-type": "application/json"}
-        return httpx.Response(answer.status, headers=content_type, content=answer.body)
+        answered = {**answer.headers, "content-type": "application/json"}
+        return httpx.Response(answer.status, headers=answered, content=answer.body)
