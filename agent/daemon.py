@@ -235,6 +235,9 @@ class Daemon:
         run = offer.run
         if run.id in self.drivers or run.id in self._resting_until or run.state is None:
             return
+        if run.retry_type == "in_process":
+            # Its engine, maybe another agent's, is alive and will go on by itself.
+            return
         earlier = await self._latest_submission(run.id)
         ordinal = attempt = 1
         if earlier is not None:

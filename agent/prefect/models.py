@@ -73,6 +73,8 @@ class FlowRun:
         deployment_id: None for ad-hoc runs that were put on a queue.
         state: None for a run that never had one.
         job_variables: per-run overrides (3.x and late 2.x); they may hold secrets.
+        retry_type: `in_process` while an engine retries the run by itself: such a run is
+            Scheduled, and work queues hand it out all the same (probed on 2.20.26 and 3.8.8).
     """
 
     id: UUID
@@ -84,6 +86,7 @@ class FlowRun:
     next_scheduled_start_time: pendulum.DateTime | None = None
     infrastructure_pid: str | None = None
     job_variables: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    retry_type: str | None = None
 
 
 @attrs.frozen
@@ -293,6 +296,12 @@ def _unchanged(raw: dict[str, Any]) -> dict[str, Any]:
     return raw
 
 
+def _flow_run(raw: dict[str, Any]) -> dict[str, Any]:
+    policy = raw.get("empirical_policy")
+    retry_type = policy.get("retry_type") if isinstance(policy, dict) else None
+    return raw | {"retry_type": retry_type}
+
+
 def _deployment(raw: dict[str, Any]) -> dict[str, Any]:
     if raw.get("job_variables") is None and "infra_overrides" in raw:
         return raw | {"job_variables": raw["infra_overrides"]}
@@ -324,7 +333,7 @@ _MODELS: Final[Mapping[type[Any], Callable[[dict[str, Any]], dict[str, Any]]]] =
     WorkQueue: _unchanged,
     StateDetails: _unchanged,
     State: _unchanged,
-    FlowRun: _unchanged,
+    FlowRun: _flow_run,
     Deployment: _deployment,
     Flow: _unchanged,
     BlockDocument: _block_document,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -104,9 +105,7 @@ def demo(prefect_venv: Path | None, keep: bool) -> None:
 @contextlib.contextmanager
 def _server(prefect_venv: Path | None, home: Path, console: Console) -> Iterator[str]:
     """Start a server on loopback, yield its API's URL, and end it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = _free_port()
     environment = dict(os.environ)
     if prefect_venv is None:
         command = [sys.executable, "-m", "agent.standin", "--port", str(port)]
@@ -131,6 +130,19 @@ def _server(prefect_venv: Path | None, home: Path, console: Console) -> Iterator
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
             process.wait()
+
+
+def _free_port() -> int:
+    """Return a port of the loopback interface that nobody listens on.
+
+    Below the ephemeral range (32768 on Linux): polling one of those before the server listens can
+    connect to itself.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)  # noqa: S311 - any will do
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_until_healthy(api: str, process: subprocess.Popen[bytes], output: Path) -> None:

@@ -269,3 +269,25 @@ async def test_a_report_is_sent_once_when_it_is_answered(autojump_clock: MockClo
             await trio.sleep(100)
     assert states_sent(sent) == ["PENDING", "CRASHED"]
     assert sum(isinstance(e, OutcomeProposed) for e in world.events(run)) == 1
+
+
+async def test_a_run_that_its_own_engine_retries_is_left_to_it(autojump_clock: MockClock) -> None:
+    async with simulated_world() as world:
+        run = world.schedule(world.deployment())
+
+        def spoil(request: httpx.Request, response: httpx.Response) -> httpx.Response | None:
+            if not request.url.path.endswith("get_runs"):
+                return None
+            runs = orjson.loads(response.content)
+            retrying = [
+                found | {"empirical_policy": {"retry_type": "in_process"}} for found in runs
+            ]
+            return httpx.Response(200, json=retrying)
+
+        world.spoil = spoil
+        async with world.agent():
+            await trio.sleep(100)
+            assert world.state_of(run) == "SCHEDULED"
+            world.spoil = None
+            await world.until(lambda: closed(world, run))
+    assert world.processes.launches == [run]
