@@ -22,9 +22,13 @@ async def clean_launcher(spool: Path, output: int = 2) -> AsyncIterator[ProcessL
     """Provide a launcher that leaves nothing running, and does not let a test hang."""
     with trio.fail_after(3 * DEADLINE_SECONDS):
         async with ProcessLauncher.open(spool, output=output) as launcher:
-            yield launcher
-            for key in await launcher.keys():
-                await launcher.kill(key, 0)
+            try:
+                yield launcher
+            finally:
+                # Also after a failure: a command left behind would run for ever.
+                with trio.move_on_after(DEADLINE_SECONDS, shield=True):
+                    for key in await launcher.keys():
+                        await launcher.kill(key, 0)
 
 
 def shell(

@@ -23,7 +23,7 @@ import trio
 
 from agent.infrastructure import process
 from agent.infrastructure.keeper import EXEC, EXIT, FORMAT
-from agent.infrastructure.launcher import Ended, LaunchInDoubt
+from agent.infrastructure.launcher import Ended, LaunchFailed, LaunchInDoubt, ProcessSpec
 from agent.infrastructure.process import KEEPER, ProcessLauncher, Spawned, compose, spawn
 from agent.infrastructure.spool import LaunchFolder
 from events.lifecycle import Verdict
@@ -398,3 +398,22 @@ async def test_an_agent_killed_at_any_system_call_of_a_launch_starts_its_command
     assert {first for first, _ in outcomes} >= {Verdict.NEVER_RAN, Verdict.RUNNING}
     assert {last for _, last in outcomes} == {Verdict.FINISHED}
     assert statuses[-signal.SIGKILL] > len(found) // 2 or statuses[-signal.SIGKILL] > 20
+
+
+async def test_a_refusal_is_not_on_record_before_the_child_at_the_gate_is_dead(
+    tmp_path: Path, strace: str
+) -> None:
+    slow_death = ["-e", "trace=exit_group", "-e", "inject=exit_group:delay_enter=300000"]
+    tracer = [strace, "-f", "-qq", "-o", os.devnull, *slow_death]
+    folder = LaunchFolder.of(tmp_path, "key")
+
+    async def launch() -> None:
+        async with ProcessLauncher.open(tmp_path, keeper_command=[*tracer, *KEEPER]) as launcher:
+            with pytest.raises(LaunchFailed):
+                await launcher.launch("key", ProcessSpec(["pyhton"], {}))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(launch)
+        await until(lambda: folder.look().refusal)
+        # A child that still held its lock would make this IMPOSSIBLE.
+        assert folder.look().row.verdict is Verdict.FINISHED
