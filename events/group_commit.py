@@ -1,20 +1,22 @@
 """Lets any number of trio tasks append at once, and commits together what arrives together.
 
-One task drains what has queued up while the previous commit was under way: batches grow with the
-load, and no timer holds a lone append back. Commits run in a thread, so that a slow disk stops
-nothing but the tasks that wait for it. Used by the daemon around a `SqliteStore`.
+There is no writer task. An append that finds no commit under way leads one; those that arrive
+meanwhile wait, and the first of them leads the next, for all that have come by then. So groups
+grow with the load, no timer holds a lone append back, and every commit is owned by a task that
+wants it, which is never cancelled out of it. Used by the daemon around its store.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TypeVar
 
 import attrs
 import trio
 
+from events.chain import check
 from events.log import Append, Draft, EventStore, LogWriteFailed, Record, VersionConflict
 
 T = TypeVar("T")
@@ -22,23 +24,26 @@ T = TypeVar("T")
 
 @attrs.define(eq=False)
 class _Waiting:
-    """An append and the task that waits for it."""
+    """An append whose task waits: until it is done, or is to lead the commit itself."""
 
     append: Append
-    done: trio.Event = attrs.field(factory=trio.Event)
+    woken: trio.Event = attrs.field(factory=trio.Event)
     outcome: Sequence[Record] | VersionConflict | LogWriteFailed | None = None
 
 
-@attrs.define(eq=False)
 class GroupCommitLog:
-    """An `EventLog` over a store. Make it with `group_commit`."""
+    """An `EventLog` over a store. `group_commit` makes one for as long as a block lasts."""
 
-    _store: EventStore
-    _in_thread: bool
-    _queue: trio.MemorySendChannel[_Waiting]
-    _failure: LogWriteFailed | None = None
-    # SQLite connections are not for two threads at a time: reads and commits take turns.
-    _turn: trio.Lock = attrs.field(factory=trio.Lock)
+    def __init__(self, store: EventStore, *, in_thread: bool = True) -> None:
+        self._store, self._in_thread = store, in_thread
+        self._queue: list[_Waiting] = []
+        self._idle = trio.Event()
+        self._idle.set()
+        self._failure: LogWriteFailed | None = None
+        self._is_over = False
+        # Of its own: commits must not queue behind other blocking calls of the daemon.
+        self._committing = trio.CapacityLimiter(1)
+        self._reading = trio.CapacityLimiter(1)
 
     async def append(
         self,
@@ -48,15 +53,30 @@ class GroupCommitLog:
         *,
         closes: bool = False,
     ) -> Sequence[Record]:
-        """See `EventLog.append`."""
+        """See `EventLog.append`.
+
+        Raises:
+            VersionConflict: see `EventLog.append`.
+            LogWriteFailed: see `EventLog.append`.
+            ValueError: an append that could never be right; nothing was appended.
+            trio.ClosedResourceError: the block of `group_commit` was left.
+        """
+        append = Append(stream, expected_version, drafts, closes)
+        check(append)
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._failure is not None:
-            raise self._failure
-        waiting = _Waiting(Append(stream, expected_version, drafts, closes))
-        # Once it is queued it will be committed: the caller must learn the outcome, also when it
-        # is being cancelled, or it would not know what the log says.
-        self._queue.send_nowait(waiting)
+            raise _another(self._failure)
+        if self._is_over:
+            raise trio.ClosedResourceError("the log is no longer appended to")
+        waiting = _Waiting(append)
+        self._queue.append(waiting)
         with trio.CancelScope(shield=True):
-            await waiting.done.wait()
+            if self._idle.is_set():
+                self._idle = trio.Event()
+            else:
+                await self._wait(waiting)
+            if waiting.outcome is None:
+                await self._lead()
         match waiting.outcome:
             case VersionConflict() | LogWriteFailed() as error:
                 raise error
@@ -67,70 +87,102 @@ class GroupCommitLog:
 
     async def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
         """See `EventLog.read_stream`."""
-        return await self._call(lambda: self._store.read_stream(stream, after_version))
+        return await self._read(lambda: self._store.read_stream(stream, after_version))
 
     async def open_streams(self) -> Sequence[str]:
         """See `EventLog.open_streams`."""
-        return await self._call(self._store.open_streams)
+        return await self._read(self._store.open_streams)
 
     async def streams(self, prefix: str = "") -> Sequence[str]:
         """See `EventLog.streams`."""
-        return await self._call(lambda: self._store.streams(prefix))
+        return await self._read(lambda: self._store.streams(prefix))
 
     async def version_of(self, stream: str) -> int:
         """See `EventLog.version_of`."""
-        return await self._call(lambda: self._store.version_of(stream))
+        return await self._read(lambda: self._store.version_of(stream))
 
-    async def _call(self, work: Callable[[], T]) -> T:
-        async with self._turn:
-            if self._in_thread:
-                return await trio.to_thread.run_sync(work)
-            return work()
-
-    async def _write(self, arrivals: trio.MemoryReceiveChannel[_Waiting]) -> None:
-        # Cancelling the daemon does not stop the writer: what tasks in their last moments append
-        # (they are shielded as well) must still be answered. It ends when the channel closes.
+    async def close(self) -> None:
+        """Refuse what is appended from now on, and wait for what is under way."""
+        self._is_over = True
         with trio.CancelScope(shield=True):
-            async for first in arrivals:
-                batch = [first]
-                with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-                    while True:
-                        batch.append(arrivals.receive_nowait())
-                await self._commit(batch)
+            await self._idle.wait()
 
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
+    async def _wait(self, waiting: _Waiting) -> None:
         try:
-            if self._failure is not None:
-                raise self._failure
-            appends = [waiting.append for waiting in batch]
-            outcomes = await self._call(lambda: self._store.commit(appends))
+            await waiting.woken.wait()
+        except BaseException:
+            # Only a KeyboardInterrupt in trio's main task gets past the shield. The process is
+            # about to end; the others must not wait for this task to lead.
+            with suppress(ValueError):
+                self._queue.remove(waiting)
+            raise
+
+    async def _lead(self) -> None:
+        """Commit all that has come by now, and let the first of the rest lead the next commit."""
+        try:
+            # One turn of the event loop (3 µs), in which every task that is ready to append does:
+            # without it a hundred tasks in lockstep make two commits a round, of one and of 99.
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            group, self._queue = self._queue, []
+            await self._commit(group)
+        finally:
+            if self._queue:
+                self._queue[0].woken.set()
+            else:
+                self._idle.set()
+
+    async def _commit(self, group: Sequence[_Waiting]) -> None:
+        outcomes: Sequence[Sequence[Record] | VersionConflict | LogWriteFailed] = ()
+        try:
+            if self._failure is None:
+                outcomes = await self._write([waiting.append for waiting in group])
         except LogWriteFailed as error:
             self._failure = error
-            for waiting in batch:
-                waiting.outcome = error
-        else:
-            for waiting, outcome in zip(batch, outcomes, strict=True):
+        except BaseException as error:
+            # Nobody knows what the store did: the same as a failed write, for everybody else.
+            path = getattr(self._store, "path", "(in memory)")
+            self._failure = LogWriteFailed(path, f"{type(error).__name__} in a commit")
+            raise
+        finally:
+            if self._failure is not None:
+                outcomes = [_another(self._failure) for _ in group]
+            for waiting, outcome in zip(group, outcomes, strict=True):
                 waiting.outcome = outcome
-        for waiting in batch:
-            waiting.done.set()
+                waiting.woken.set()
+
+    async def _write(
+        self, appends: Sequence[Append]
+    ) -> Sequence[Sequence[Record] | VersionConflict]:
+        if not self._in_thread:
+            return self._store.commit(appends)
+        commit = partial(self._store.commit, appends)
+        return await trio.to_thread.run_sync(commit, limiter=self._committing)
+
+    async def _read(self, read: Callable[[], T]) -> T:
+        if self._in_thread:
+            return await trio.to_thread.run_sync(read, limiter=self._reading)
+        await trio.lowlevel.checkpoint()
+        return read()
 
 
-@contextlib.asynccontextmanager
+def _another(error: LogWriteFailed) -> LogWriteFailed:
+    """Return the same error anew: one object raised in several tasks gathers their tracebacks."""
+    return LogWriteFailed(error.path, error.reason)
+
+
+@asynccontextmanager
 async def group_commit(
     store: EventStore, *, in_thread: bool = True
 ) -> AsyncIterator[GroupCommitLog]:
-    """Run the writer for as long as the block lasts; what was queued is still committed.
+    """Append to a store from many tasks, within a block.
 
     Args:
-        store: is used by nobody else meanwhile, and is not closed.
-        in_thread: False runs commits in the event loop: for a store in memory, where the order
-            of everything is then the same each time.
+        store: nobody else writes to it meanwhile. It is not closed.
+        in_thread: False commits in the event loop: for a store in memory, where everything then
+            happens in the same order each time.
     """
-    send, receive = trio.open_memory_channel[_Waiting](math.inf)
-    log = GroupCommitLog(store, in_thread, send)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(log._write, receive)
-        try:
-            yield log
-        finally:
-            send.close()
+    log = GroupCommitLog(store, in_thread=in_thread)
+    try:
+        yield log
+    finally:
+        await log.close()

@@ -8,7 +8,7 @@ one flow run, or the agent itself) and has a version in it, from 1. Two layers s
 - `EventLog` is what the daemon's trio tasks use: many may append at once, and what arrives
   together is committed together (`events.group_commit`).
 
-The promises (each has a test in `tests/unit/test_log_conformance.py`):
+The promises (each has a test in `tests/unit/test_log_promises.py`):
 
 1. *Durable*: when an append returns, a crash of the process or the host can't undo it.
 2. *Atomic*: records appended together appear together or not at all.
@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
+from uuid import UUID
 
 import attrs
 
@@ -102,6 +103,14 @@ class Append:
     closes: bool = False
 
 
+@attrs.frozen
+class Tip:
+    """Where a log ends: the position of its last record and that record's hash."""
+
+    position: int
+    hash: bytes
+
+
 class LogError(Exception):
     """Base of everything that can go wrong with a log."""
 
@@ -116,16 +125,17 @@ class VersionConflict(LogError):
 
 
 class LogWriteFailed(LogError):
-    """A commit failed (disk full, I/O error). Nothing of it is in the log.
+    """A commit failed (disk full, I/O error): none of it was acknowledged.
 
-    The store accepts nothing more until it is opened anew: see promise 6.
+    The next opening finds it whole or not at all; a sync that failed may have reached the disk.
+    The store accepts nothing more until then: see promise 6.
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(
-            f"can't write to the log {path}: {reason}; nothing was recorded and nothing more will"
-            " be until the agent is started again"
+            f"can't write to the log {path}: {reason}; nothing acts on what was not recorded, and"
+            " nothing more will be recorded until the agent is started again"
         )
 
 
@@ -158,7 +168,17 @@ class LogDamaged(LogError):
 
 
 class LogReader(Protocol):
-    """Reading, which needs no lock and no write permission, also while an agent writes."""
+    """Reading, which needs no lock and no write permission, also while an agent writes.
+
+    Attributes:
+        log_id: the log's own id, to which its hash chain is tied.
+    """
+
+    log_id: UUID
+
+    def tip(self) -> Tip:
+        """Return where the log ends by its own account, which is written with every commit."""
+        ...
 
     def last_position(self) -> int:
         """Return the position of the last record, 0 for an empty log."""
@@ -198,7 +218,7 @@ class EventStore(LogReader, Protocol):
         Each append succeeds or conflicts by itself; the result has one item for each, in order.
 
         Raises:
-            LogWriteFailed: none of them is in the log, and the store is unusable from now on.
+            LogWriteFailed: none of them is acknowledged, and the store is unusable from now on.
         """
         ...
 
@@ -221,7 +241,7 @@ class EventLog(Protocol):
 
         Raises:
             VersionConflict: another append to this stream came first; nothing was appended.
-            LogWriteFailed: nothing was appended, and nothing will be.
+            LogWriteFailed: nothing is acknowledged, and nothing will be.
         """
         ...
 

@@ -1,66 +1,145 @@
-"""The log in memory, with every promise but durability: for tests and simulation."""
+"""The log in memory, with every promise of `events.log` but that it outlives the process.
+
+For tests and simulation: nothing in it depends on time, threads or chance, and `crash_copy`
+gives what a new process would find.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
-import attrs
+from events.chain import check, extend, genesis, verify_chain
+from events.log import Append, Clock, LogWriteFailed, Record, Tip, VersionConflict
 
-from events.chain import chained, genesis
-from events.log import Append, Clock, Record, VersionConflict
+NAME = "(in memory)"
+"""What stands for the path in errors."""
 
 
-@attrs.define(eq=False)
 class MemoryStore:
-    """An `EventStore` that lives as long as the object does."""
+    """An `EventStore` that lives as long as the object does.
 
-    log_id: UUID
-    clock: Clock
-    _records: list[Record] = attrs.field(factory=list)
-    _streams: dict[str, list[Record]] = attrs.field(factory=dict)
+    Attributes:
+        log_id: the log's own id.
+    """
+
+    def __init__(
+        self, log_id: UUID, clock: Clock, *, sync: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make an empty log.
+
+        Args:
+            log_id: the log's own id.
+            clock: where the stamps come from.
+            sync: is called where a disk would be synced. When it raises, the commit has failed,
+                as with an OSError, or the process died in it, as with anything else.
+        """
+        self.log_id, self._clock, self._sync = log_id, clock, sync
+        self._records: list[Record] = []
+        self._streams: dict[str, list[Record]] = {}
+        self._open: dict[str, None] = {}
+        self._in_doubt: Sequence[Record] = ()
+        self._failure: str | None = None
+        self._is_closed = False
 
     def commit(self, appends: Sequence[Append]) -> Sequence[Sequence[Record] | VersionConflict]:
-        """See `EventStore.commit`; it never fails to write."""
-        return [self._append(append) for append in appends]
+        """See `EventStore.commit`.
 
-    def _append(self, append: Append) -> Sequence[Record] | VersionConflict:
-        present = self._streams.get(append.stream, [])
-        closed = bool(present) and present[-1].closes
-        if closed or len(present) != append.expected_version:
-            return VersionConflict(
-                append.stream, append.expected_version, len(present), closed=closed
-            )
-        previous = self._records[-1].hash if self._records else genesis(self.log_id)
-        position = len(self._records) + 1
-        records = list(chained(previous, position, append, self.clock()))
-        self._records.extend(records)
-        self._streams.setdefault(append.stream, []).extend(records)
-        return records
+        Raises:
+            LogWriteFailed: `sync` raised an OSError, now or before.
+            ValueError: an append that could never be right; nothing was appended.
+        """
+        self._refuse_when_closed()
+        if self._failure is not None:
+            raise LogWriteFailed(NAME, self._failure)
+        for append in appends:
+            check(append)
+        outcomes, records = extend(self.tip(), appends, self._clock(), self._ending_of)
+        try:
+            self._sync()
+        except BaseException as error:
+            self._in_doubt = records
+            self._failure = str(error) or type(error).__name__
+            if isinstance(error, OSError):
+                self._failure = error.strerror or self._failure
+                raise LogWriteFailed(NAME, self._failure) from error
+            raise
+        self._add(records)
+        return outcomes
+
+    def crash_copy(self, clock: Clock | None = None, *, in_doubt: bool = False) -> MemoryStore:
+        """Return the log that a new process would find, if this one died now.
+
+        Args:
+            clock: the new process's clock; None for the same.
+            in_doubt: whether the commit that failed or was under way reached the disk after all.
+                Nobody was told that it had, and it counts from now on.
+        """
+        copy = MemoryStore(self.log_id, clock or self._clock)
+        copy._add(self._records)
+        if in_doubt:
+            copy._add(self._in_doubt)
+        return copy
 
     def last_position(self) -> int:
-        """See `LogReader`."""
+        """See `LogReader.last_position`."""
+        self._refuse_when_closed()
         return len(self._records)
 
+    def tip(self) -> Tip:
+        """Return where the log ends."""
+        self._refuse_when_closed()
+        if not self._records:
+            return Tip(0, genesis(self.log_id))
+        return Tip(self._records[-1].position, self._records[-1].hash)
+
     def version_of(self, stream: str) -> int:
-        """See `LogReader`."""
-        return len(self._streams.get(stream, []))
+        """See `LogReader.version_of`."""
+        self._refuse_when_closed()
+        return len(self._streams.get(stream, ()))
 
     def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
-        """See `LogReader`."""
+        """See `LogReader.read_stream`."""
+        self._refuse_when_closed()
         return self._streams.get(stream, [])[after_version:]
 
     def read_all(self, after_position: int = 0) -> Iterator[Record]:
-        """See `LogReader`."""
-        return iter(self._records[after_position:])
+        """See `LogReader.read_all`."""
+        self._refuse_when_closed()
+        while after_position < len(self._records):
+            yield self._records[after_position]
+            after_position += 1
 
     def open_streams(self) -> Sequence[str]:
-        """See `LogReader`."""
-        return [name for name, records in self._streams.items() if not records[-1].closes]
+        """See `LogReader.open_streams`."""
+        self._refuse_when_closed()
+        return list(self._open)
 
     def streams(self, prefix: str = "") -> Sequence[str]:
-        """See `LogReader`."""
-        return [name for name in self._streams if name.startswith(prefix)]
+        """See `LogReader.streams`."""
+        self._refuse_when_closed()
+        return [stream for stream in self._streams if stream.startswith(prefix)]
+
+    def verified(self) -> Iterator[Record]:
+        """Yield every record, each after it was found to be in order."""
+        return verify_chain(self.read_all(), self.log_id, path=NAME, tip=self.tip())
 
     def close(self) -> None:
-        """See `LogReader`; nothing is lost."""
+        """See `LogReader.close`."""
+        self._is_closed = True
+
+    def _refuse_when_closed(self) -> None:
+        if self._is_closed:
+            raise ValueError(f"the log {NAME} was closed")
+
+    def _ending_of(self, stream: str) -> tuple[int, bool]:
+        records = self._streams.get(stream)
+        return (records[-1].version, records[-1].closes) if records else (0, False)
+
+    def _add(self, records: Sequence[Record]) -> None:
+        for record in records:
+            self._records.append(record)
+            self._streams.setdefault(record.stream, []).append(record)
+            self._open[record.stream] = None
+            if record.closes:
+                del self._open[record.stream]

@@ -1,367 +1,346 @@
-"""The log as a SQLite file: one writer with durable commits, any number of readers.
+"""The log in a SQLite file, as the one agent that may write it has it.
 
-SQLite comes through apsw, whose wheels carry a current one (the standard library's may lie in the
-range of the WAL-reset corruption bug, 3.7.0 to 3.51.2). WAL with synchronous=FULL makes a commit
-durable when it returns; triggers refuse to change or remove a record; the hash chain shows what was
-done to the file behind SQLite's back. The daemon opens a `SqliteStore`, the replay tool a
-`SqliteReader`.
+`SqliteStore` is the daemon's; `SqliteReader` (`events.sqlite_reader`) is for everybody else.
+SQLite comes through apsw, whose wheels carry a current one: the standard library's may lie in the
+range of the WAL-reset corruption bug, 3.7.0 to 3.51.2. It is asked for a write-ahead log that is
+synced at every commit and checkpointed when the store says so.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import UUID, uuid4
 
 import apsw
 import attrs
 
-from events.chain import chained, genesis
+from events.chain import check, extend, fields_of, genesis, link
+from events.clock import system_clock
+from events.lock import LogLock
 from events.log import (
     Append,
     Clock,
     LogDamaged,
-    LogLocked,
     LogWriteFailed,
-    NotALog,
     Record,
-    Stamp,
+    Tip,
     VersionConflict,
 )
-
-APPLICATION_ID: Final = 0x706C7566
-"""`pluf` in the file's header: what `file` and SQLite tools can tell a log by."""
-
-FORMAT: Final = 1
-"""The version of the tables below, kept as SQLite's user_version."""
-
-CHUNK: Final = 2000
-"""Records read at a time: enough to be fast, few enough that a reader never holds a checkpoint."""
-
-BUSY_MILLISECONDS: Final = 5000
-
-TABLES: Final = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE records (
-    position INTEGER PRIMARY KEY,
-    stream TEXT NOT NULL,
-    version INTEGER NOT NULL,
-    type TEXT NOT NULL,
-    schema INTEGER NOT NULL,
-    cause INTEGER,
-    closes INTEGER NOT NULL,
-    recorded_at TEXT NOT NULL,
-    monotonic_ns INTEGER NOT NULL,
-    data TEXT NOT NULL,
-    hash BLOB NOT NULL,
-    UNIQUE (stream, version)
-) STRICT;
-CREATE TABLE open_streams (first_position INTEGER PRIMARY KEY, stream TEXT NOT NULL UNIQUE) STRICT;
-CREATE TRIGGER records_are_never_changed BEFORE UPDATE ON records
-    BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
-CREATE TRIGGER records_are_never_removed BEFORE DELETE ON records
-    BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
--- A stream that one record opens and closes must not depend on the order that triggers fire in.
-CREATE TRIGGER streams_open AFTER INSERT ON records WHEN NEW.version = 1 AND NEW.closes = 0
-    BEGIN INSERT INTO open_streams VALUES (NEW.position, NEW.stream); END;
-CREATE TRIGGER streams_close AFTER INSERT ON records WHEN NEW.closes = 1
-    BEGIN DELETE FROM open_streams WHERE stream = NEW.stream; END;
-"""
-
-_COLUMNS: Final = (
-    "position, stream, version, type, schema, cause, closes, recorded_at, monotonic_ns, data, hash"
+from events.sqlite_file import (
+    APPLICATION_ID,
+    PATIENCE_MS,
+    Identity,
+    companions,
+    identify,
+    in_words,
+    make,
+    readable,
+    refuse_what_is_no_file,
+    set_up,
 )
-_SELECT: Final = f"SELECT {_COLUMNS} FROM records"  # noqa: S608 - a constant
-_INSERT: Final = f"INSERT INTO records ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+from events.sqlite_reader import SqliteReader
+
+__all__ = ["APPLICATION_ID", "SqliteReader", "SqliteStore", "system_clock"]
+
+_PAGES_BEFORE_CHECKPOINT: Final = 1000
+"""About 4 MB of write-ahead log, which is copied into the log itself in some 10 ms."""
+
+_PAGES_BEFORE_WAITING: Final = 4000
+"""From here on a checkpoint waits for the readers, so that the write-ahead log starts over."""
+
+_READERS_MS: Final = 100
+"""Longer than any of our readers' transactions; new ones don't hold up a finished checkpoint."""
+
+_INSERT: Final = "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_row: Final = attrgetter(*(field.name for field in attrs.fields(Record)))
+"""A record as a row; `attrs.astuple` takes twenty times as long."""
 
 
-def system_clock() -> Stamp:
-    """Return the host's wall clock (UTC) and the time since it booted, sleep included."""
-    wall = datetime.now(UTC).isoformat(timespec="microseconds")
-    return Stamp(wall, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+class SqliteStore:
+    """An `EventStore` in a file. Open it with `open`.
 
+    Reads go through a connection of their own: they may come from another thread while one
+    commits. Two threads must not commit at once.
 
-@attrs.define(eq=False)
-class SqliteReader:
-    """A log opened for reading: it needs no lock, and changes nothing beside the log."""
+    Attributes:
+        path: the log's real path.
+        log_id: the log's own id, made when the log was made.
+        created: when that was, UTC, ISO 8601.
+    """
 
-    path: Path
-    log_id: UUID
-    _connection: apsw.Connection
-
-    @classmethod
-    def open(cls, path: Path) -> SqliteReader:
-        """Open a log that may be written meanwhile, or was copied here.
-
-        Raises:
-            NotALog: it is missing, another program's, or of a newer version.
-            LogDamaged: it can't be read as the database that it was.
-        """
-        _refuse_what_is_no_database(path)
-        connection = _connect_read_only(path)
-        return cls(path, _identify(path, connection), connection)
-
-    def last_position(self) -> int:
-        """See `LogReader`."""
-        return int(self._value("SELECT coalesce(max(position), 0) FROM records"))
-
-    def version_of(self, stream: str) -> int:
-        """See `LogReader`."""
-        query = "SELECT coalesce(max(version), 0) FROM records WHERE stream = ?"
-        return int(self._value(query, stream))
-
-    def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
-        """See `LogReader`."""
-        query = f"{_SELECT} WHERE stream = ? AND version > ? ORDER BY version"
-        return [_record(row) for row in self._rows(query, stream, after_version)]
-
-    def read_all(self, after_position: int = 0) -> Iterator[Record]:
-        """See `LogReader`. Reads in chunks, so it never keeps the writer from checkpointing."""
-        query = f"{_SELECT} WHERE position > ? ORDER BY position LIMIT {CHUNK}"
-        while rows := self._rows(query, after_position):
-            yield from map(_record, rows)
-            after_position = rows[-1][0]
-
-    def open_streams(self) -> Sequence[str]:
-        """See `LogReader`."""
-        query = "SELECT stream FROM open_streams ORDER BY first_position"
-        return [row[0] for row in self._rows(query)]
-
-    def streams(self, prefix: str = "") -> Sequence[str]:
-        """See `LogReader`."""
-        # A range over the unique index; U+10FFFF sorts after all that a stream's name can hold.
-        query = (
-            "SELECT stream FROM records WHERE version = 1 AND stream >= ? AND stream < ?"
-            " ORDER BY position"
-        )
-        return [row[0] for row in self._rows(query, prefix, prefix + "\U0010ffff")]
-
-    def close(self) -> None:
-        """See `LogReader`."""
-        self._connection.close()
-
-    def _value(self, query: str, *bindings: Any) -> Any:
-        return self._rows(query, *bindings)[0][0]
-
-    def _rows(self, query: str, *bindings: Any) -> list[tuple[Any, ...]]:
-        try:
-            return list(self._connection.execute(query, bindings))
-        except (apsw.CorruptError, apsw.NotADBError, apsw.IOError) as error:
-            raise LogDamaged(self.path, None, str(error)) from error
-
-
-@attrs.define(eq=False)
-class SqliteStore(SqliteReader):
-    """A log opened for writing, by one process at a time."""
-
-    clock: Clock = system_clock
-    _lock: int = -1
-    _position: int = 0
-    _last_hash: bytes = b""
-    _failure: LogWriteFailed | None = None
+    def __init__(
+        self, connection: apsw.Connection, reader: SqliteReader, lock: LogLock, clock: Clock
+    ) -> None:
+        self.path, self.log_id, self.created = reader.path, reader.log_id, reader.created
+        self._connection, self._reader, self._lock, self._clock = connection, reader, lock, clock
+        self._failure: str | None = None
+        self._is_open = True
+        self._wal_pages = 0
+        self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
+        # Kept for the next append's sake only; what is true is in the file.
+        self._tip = _end_of(reader)
+        connection.set_wal_hook(self._on_commit)
 
     @classmethod
-    def open(cls, path: Path, clock: Clock = system_clock) -> SqliteStore:
-        """Open a log, or create it in a folder that exists.
+    def open(
+        cls,
+        path: Path | str,
+        clock: Clock = system_clock,
+        *,
+        vfs: str | None = None,
+        new_id: Callable[[], UUID] = uuid4,
+    ) -> SqliteStore:
+        """Open a log to write to it; make it when there is none. Its folder must be there.
+
+        Args:
+            path: where it is.
+            clock: where the stamps come from.
+            vfs: the name of a SQLite VFS to write through; None for SQLite's own.
+            new_id: makes the id of a new log.
 
         Raises:
-            LogLocked: another living process writes to it.
-            NotALog: it is another program's file, or of a newer version.
-            LogDamaged: it can't be read as the database that it was.
-            LogWriteFailed: it can't be created or prepared.
+            LogLocked: a living agent has it.
+            NotALog: the file is something else, or of a newer format.
+            LogDamaged: its end, or a record of an open stream, is missing or altered. What is
+                closed is not read; `replay verify` checks that.
+            LogWriteFailed: it can't be made or written to.
         """
-        lock = _lock(path)
-        try:
-            _refuse_what_is_no_database(path, may_be_missing=True)
-            connection = _connect_for_writing(path)
-            store = cls(path, _identify(path, connection), connection, clock=clock, lock=lock)
-            store._find_the_end()
-        except BaseException:
-            os.close(lock)
-            raise
+        real = Path(os.path.realpath(path))
+        refuse_what_is_no_file(real)
+        since = clock().wall
+        with ExitStack() as undo:
+            lock = LogLock.take(real, since)
+            undo.callback(lock.release)
+            _create(real)
+            with readable(real):
+                connection = apsw.Connection(str(real), apsw.SQLITE_OPEN_READWRITE, vfs)
+                undo.callback(connection.close)
+                set_up(connection)
+                identity = identify(connection, real)
+            _prepare(connection, real, None if identity else Identity(new_id(), since))
+            reader = SqliteReader.open(real)
+            undo.callback(reader.close)
+            store = cls(connection, reader, lock, clock)
+            reader.check_open_streams()
+            undo.pop_all()
         return store
 
     def commit(self, appends: Sequence[Append]) -> Sequence[Sequence[Record] | VersionConflict]:
-        """See `EventStore.commit`."""
+        """See `EventStore.commit`.
+
+        Raises:
+            LogWriteFailed: see `EventStore.commit`.
+            ValueError: an append that could never be right; nothing was appended.
+        """
+        if not self._is_open:
+            raise ValueError(f"the log {self.path} was closed")
         if self._failure is not None:
-            raise self._failure
-        position, last_hash = self._position, self._last_hash
+            raise LogWriteFailed(self.path, self._failure)
+        for append in appends:
+            check(append)
         try:
-            with contextlib.closing(self._connection.cursor()) as cursor:
-                cursor.execute("BEGIN IMMEDIATE")
-                outcomes = [self._append(cursor, append) for append in appends]
-                cursor.execute("COMMIT")
-        except apsw.Error as error:
-            self._position, self._last_hash = position, last_hash
-            with contextlib.suppress(apsw.Error):  # SQLite may have rolled back by itself
-                self._connection.execute("ROLLBACK")
-            self._failure = LogWriteFailed(self.path, _in_words(error))
-            raise self._failure from error
+            outcomes = self._commit(appends)
+        except (apsw.Error, OSError) as error:
+            raise LogWriteFailed(self.path, self._fail(error)) from error
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._checkpoint_when_due()
         return outcomes
 
-    def _append(self, cursor: apsw.Cursor, append: Append) -> Sequence[Record] | VersionConflict:
-        query = "SELECT version, closes FROM records WHERE stream = ? ORDER BY version DESC LIMIT 1"
-        last = cursor.execute(query, (append.stream,)).fetchone()
-        version, closed = (last[0], bool(last[1])) if last else (0, False)
-        if closed or version != append.expected_version:
-            return VersionConflict(append.stream, append.expected_version, version, closed=closed)
-        records = list(chained(self._last_hash, self._position + 1, append, self.clock()))
-        cursor.executemany(_INSERT, [attrs.astuple(record) for record in records])
-        self._position, self._last_hash = records[-1].position, records[-1].hash
-        return records
+    def last_position(self) -> int:
+        """See `LogReader.last_position`."""
+        return self._reader.last_position()
 
-    def _find_the_end(self) -> None:
-        rows = self._rows("SELECT position, hash FROM records ORDER BY position DESC LIMIT 1")
-        self._position, self._last_hash = rows[0] if rows else (0, genesis(self.log_id))
+    def tip(self) -> Tip:
+        """See `SqliteReader.tip`."""
+        return self._reader.tip()
+
+    def version_of(self, stream: str) -> int:
+        """See `SqliteReader.version_of`."""
+        return self._reader.version_of(stream)
+
+    def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
+        """See `LogReader.read_stream`."""
+        return self._reader.read_stream(stream, after_version)
+
+    def read_all(self, after_position: int = 0) -> Iterator[Record]:
+        """See `LogReader.read_all`."""
+        return self._reader.read_all(after_position)
+
+    def open_streams(self) -> Sequence[str]:
+        """See `LogReader.open_streams`."""
+        return self._reader.open_streams()
+
+    def streams(self, prefix: str = "") -> Sequence[str]:
+        """See `LogReader.streams`."""
+        return self._reader.streams(prefix)
+
+    def verified(self) -> Iterator[Record]:
+        """See `SqliteReader.verified`."""
+        return self._reader.verified()
 
     def close(self) -> None:
-        """Checkpoint and let the next agent in."""
-        if self._lock >= 0:
-            self._connection.close()
-            os.close(self._lock)
-            self._lock = -1
+        """Move everything into the log itself, unless writing failed, and let others have it."""
+        if not self._is_open:
+            return
+        self._is_open = False
+        self._reader.close()
+        if self._failure is None:
+            # What was acknowledged is in the write-ahead log; the next agent finds it there.
+            with suppress(apsw.Error):
+                self._connection.set_busy_timeout(_READERS_MS)
+                self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._connection.close()
+        self._lock.release()
+
+    def _commit(self, appends: Sequence[Append]) -> Sequence[Sequence[Record] | VersionConflict]:
+        write = self._connection
+        write.execute("BEGIN IMMEDIATE")
+        outcomes, records = extend(self._tip, appends, self._clock(), self._ending_of)
+        if records:
+            write.executemany(_INSERT, map(_row, records))
+            tip = Tip(records[-1].position, records[-1].hash)
+            write.execute("UPDATE tip SET position = ?, hash = ?", (tip.position, tip.hash))
+        write.execute("COMMIT")
+        if records:
+            self._tip = tip
+        return outcomes
+
+    def _ending_of(self, stream: str) -> tuple[int, bool]:
+        query = "SELECT version, closes FROM records WHERE stream = ? ORDER BY version DESC LIMIT 1"
+        row = self._connection.execute(query, (stream,)).fetchone()
+        return (0, False) if row is None else (row[0], row[1] == 1)
+
+    def _fail(self, error: BaseException) -> str:
+        """Accept nothing from now on: promise 6. Return the reason."""
+        errno = self._connection.system_errno if isinstance(error, apsw.Error) else 0
+        self._failure = in_words(error, errno)
+        # SQLite has often rolled back by itself; what is left open is gone when it is closed.
+        with suppress(apsw.Error):
+            self._connection.execute("ROLLBACK")
+        return self._failure
+
+    def _on_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint_when_due(self) -> None:
+        """Keep the write-ahead log short, in the moments between two commits.
+
+        SQLite starts it over once all of it was copied and no reader uses it. As long as readers
+        come and go all the time that moment may never be, so from some length on we wait for it.
+        """
+        if self._wal_pages < self._checkpoint_at:
+            if self._wal_pages < _PAGES_BEFORE_CHECKPOINT:
+                self._checkpoint_at = _PAGES_BEFORE_CHECKPOINT
+            return
+        self._checkpoint_at = self._wal_pages + _PAGES_BEFORE_CHECKPOINT
+        waiting = self._wal_pages >= _PAGES_BEFORE_WAITING
+        mode = apsw.SQLITE_CHECKPOINT_RESTART if waiting else apsw.SQLITE_CHECKPOINT_PASSIVE
+        try:
+            self._connection.set_busy_timeout(_READERS_MS)
+            with suppress(apsw.BusyError):  # a reader lingers: try again some pages later
+                self._connection.wal_checkpoint(mode=mode)
+            self._connection.set_busy_timeout(PATIENCE_MS)
+        except apsw.Error as error:
+            # What was just committed is durable in the write-ahead log; the next commit is not
+            # even tried, for a second checkpoint would believe that the first one's pages were
+            # written.
+            self._fail(error)
 
 
-def _record(row: tuple[Any, ...]) -> Record:
-    return Record(*row[:6], bool(row[6]), *row[7:])  # type: ignore[call-arg]  # in its order
+def _create(path: Path) -> None:
+    """Make sure that there is a file, readable by its owner alone from the first moment.
 
-
-# --- opening -------------------------------------------------------------------------------
-
-
-def _lock(path: Path) -> int:
-    """Take the log's lock: a file of its own, for opening and closing the database itself would
-    drop the locks that SQLite holds on it (POSIX locks belong to the process, not the handle).
+    SQLite gives its own files next to it the same mode.
     """
     try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return
     except OSError as error:
-        raise LogWriteFailed(path, f"can't lock it: {error.strerror}") from error
+        raise LogWriteFailed(path, f"can't make it: {error.strerror}") from error
+    os.close(descriptor)
+
+
+def _prepare(connection: apsw.Connection, path: Path, new: Identity | None) -> None:
+    """Make the database fit to be written to: a log, and all that is in it durable."""
+    if connection.readonly("main"):
+        raise LogWriteFailed(path, "there is no permission to write to it")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(lock, 200, 0).decode(errors="replace").strip() or "another process"
-        os.close(lock)
-        raise LogLocked(path, holder) from None
-    os.ftruncate(lock, 0)
-    os.pwrite(lock, f"process {os.getpid()} since {system_clock().wall}\n".encode(), 0)
-    return lock
-
-
-def _refuse_what_is_no_database(path: Path, *, may_be_missing: bool = False) -> None:
-    # Looked at with a plain read only before SQLite has the file open in this process.
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except FileNotFoundError:
-        if may_be_missing:
-            return
-        raise NotALog(path, "there is no such file") from None
-    except OSError as error:
-        raise NotALog(path, error.strerror or str(error)) from error
-    if head and head != b"SQLite format 3\x00":
-        raise NotALog(path, "it is not a SQLite file")
-    if not head and not may_be_missing:
-        raise NotALog(path, "it is empty")
-
-
-def _connect_read_only(path: Path) -> apsw.Connection:
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    # Without a WAL there is no writer (it is removed when the last one closes), and then SQLite
-    # must not make one in a folder that isn't ours.
-    query = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-    try:
-        connection = apsw.Connection(f"file:{_quoted(path)}?{query}", flags=flags)
-        connection.set_busy_timeout(BUSY_MILLISECONDS)
-        connection.execute("PRAGMA query_only = 1")
-        connection.execute("SELECT count(*) FROM sqlite_schema")
-    except apsw.CantOpenError as error:
-        # Ignoring the WAL would read an older log as if it were all.
-        reason = (
-            f"its last records are in {path.name}-wal, which needs a folder that can be written"
-        )
-        raise NotALog(path, f"{reason}; copy both files to one") from error
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise LogDamaged(path, None, str(error)) from error
-    return connection
-
-
-def _quoted(path: Path) -> str:
-    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def _connect_for_writing(path: Path) -> apsw.Connection:
-    try:
-        # SQLite gives -wal and -shm the mode of the database, so all three are ours alone.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = apsw.Connection(str(path))
-        connection.set_busy_timeout(BUSY_MILLISECONDS)
-        is_new = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
-        if not is_new:
-            _identify(path, connection)  # nothing is changed in a file that is not ours
-        connection.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-        if is_new:
-            _create(connection)
-            _sync_directory(path.parent)
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        raise LogDamaged(path, None, str(error)) from error
+        # No checkpoint by SQLite's own choice: after a failed one there must not be another. And
+        # with none on closing it leaves -wal and -shm in place, on which readers rely.
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        # The pragma does not fail when it could not write; it says which mode is on.
+        mode = connection.execute("PRAGMA journal_mode = WAL").get
+        if mode != "wal":
+            raise LogWriteFailed(path, "SQLite can't keep a write-ahead log here")
+        connection.execute("PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0")
+        if new is not None:
+            make(connection, new, Tip(0, genesis(new.log_id)))
+        _make_durable(connection, path)
+        connection.set_busy_timeout(PATIENCE_MS)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except apsw.CorruptError as error:
+        raise LogDamaged(path, None, in_words(error)) from error
     except (apsw.Error, OSError) as error:
-        raise LogWriteFailed(path, _in_words(error)) from error
-    return connection
+        errno = connection.system_errno if isinstance(error, apsw.Error) else 0
+        raise LogWriteFailed(path, in_words(error, errno)) from error
 
 
-def _create(connection: apsw.Connection) -> None:
-    """Make the tables in one transaction: a log is whole or empty, never half made."""
-    with connection:
-        connection.execute(TABLES)
-        meta = {"log_id": str(uuid4()), "created": system_clock().wall}
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", list(meta.items()))
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {FORMAT}")
+def _make_durable(connection: apsw.Connection, path: Path) -> None:
+    """Bring everything that can be read onto the disk, before anything acts on it.
 
-
-def _sync_directory(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    A commit whose sync failed or was never reached (the agent was killed) is found in the page
+    cache. It counts as having happened from now on, but the kernel may take it for written
+    already: so it is written anew, by a checkpoint.
+    """
     try:
-        os.fsync(handle)
+        connection.set_busy_timeout(_READERS_MS)
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.BusyError:
+        # Some reader holds on to the write-ahead log, to which we shall append: put the same
+        # bytes in their place again. It carries no lock that closing it could drop.
+        _write_again(companions(path)[0])
+
+
+def _write_again(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        offset = 0
+        while part := os.pread(descriptor, 1 << 20, offset):
+            offset += os.pwrite(descriptor, part, offset)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)
 
 
-def _identify(path: Path, connection: apsw.Connection) -> UUID:
-    """Return the log's id, or say why this is not a log that can be read here."""
-    try:
-        application, format_ = (
-            connection.pragma("application_id"),
-            connection.pragma("user_version"),
-        )
-        if application != APPLICATION_ID:
-            raise NotALog(path, "it is another program's SQLite file")
-        if format_ > FORMAT:
-            raise NotALog(
-                path, f"it has format {format_}, and this release knows {FORMAT}: use a newer one"
-            )
-        meta: Mapping[str, str] = dict(connection.execute("SELECT key, value FROM meta"))
-        return UUID(meta["log_id"])
-    except (apsw.Error, KeyError, ValueError) as error:
-        raise LogDamaged(path, None, str(error)) from error
+def _end_of(reader: SqliteReader) -> Tip:
+    """Return where the log ends, having looked at the last two records.
 
-
-_WORDS: Final[Mapping[type[Exception], str]] = {
-    apsw.FullError: "the disk is full",
-    apsw.IOError: "input/output error",
-    apsw.ReadOnlyError: "it can't be written (read-only)",
-    apsw.CantOpenError: "it can't be opened",
-    apsw.BusyError: "another program holds it locked",
-    apsw.CorruptError: "it is damaged",
-}
-
-
-def _in_words(error: Exception) -> str:
-    return f"{_WORDS.get(type(error), type(error).__name__)} ({error})"
+    Raises:
+        LogDamaged: the last record is missing or altered.
+    """
+    tip, last = reader.tip(), reader.last_position()
+    if tip.position != last:
+        at, reason = min(tip.position, last) + 1, f"it notes its end at {tip.position}, not {last}"
+        raise LogDamaged(reader.path, at, reason)
+    end = Tip(0, genesis(reader.log_id))
+    for record in reader.read_all(max(last - 2, 0)):
+        if record.position == last and link(end.hash, fields_of(record)) != record.hash:
+            raise LogDamaged(reader.path, last, "the last record was altered")
+        end = Tip(record.position, record.hash)
+    if tip != end:
+        raise LogDamaged(reader.path, last, "its note of the last record differs from that record")
+    return tip

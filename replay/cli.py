@@ -104,13 +104,14 @@ def verify(log: Path, *, as_json: bool) -> None:
     """Check LOG's hash chain and legality, and make every decision again.
 
     The first difference between what is recorded and what is decided now ends it, with the exact
-    event and fields. What was cut off at the end of a log can't be known from the log.
+    event and fields. An end that was cut off is found too, but not a whole log that was put back
+    from an older copy: keep the last position and hash elsewhere if that matters.
     """
     with _reading(log, damage_status=EXIT_DIVERGED) as reader:
         from replay.screen import open_screen  # noqa: PLC0415 - see above
         from replay.verifying import print_verdict, verdict_object, verify_log  # noqa: PLC0415
 
-        verdict = verify_log(reader, reader.log_id, str(log))
+        verdict = verify_log(reader, str(log))
         if as_json:
             _print_json(verdict_object(verdict))
         else:

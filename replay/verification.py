@@ -21,7 +21,7 @@ from events.chain import ChainVerifier, genesis
 from events.codec import EVENT_TYPES, UndecodableRecord, decode, unstructure
 from events.decider import Submission, evolve, stream_name
 from events.lifecycle import TRANSITIONS, Event, RunDiscovered, Transition
-from events.log import LogError, LogReader, Record
+from events.log import LogError, LogReader, Record, Tip
 from events.notices import AGENT_STREAM, Notice
 from events.observations import Observation
 
@@ -106,12 +106,17 @@ def verify(
     """
     checks = _Checks(ChainVerifier(genesis(log_id)), decide, tally)
     while True:
-        for record in reader.read_all(checks.chain.position):
-            divergence = checks.check(record)
+        tip = reader.tip()
+        records = reader.read_all(checks.chain.position)
+        for record in records:
+            divergence = checks.check(record, records, tip)
             if divergence is not None:
                 yield divergence
                 if divergence.kind is Kind.CHAIN:
                     return
+        if tip.position > checks.chain.position:
+            yield checks.cut_off(tip)
+            return
         # The list of open streams is no part of the chain, but recovery goes by it. It can be
         # compared only if nothing was written since the last record was read.
         listed = reader.open_streams()
@@ -130,12 +135,15 @@ class _Checks:
     streams: dict[str, _Stream] = attrs.field(factory=dict)
     diverged: set[str] = attrs.field(factory=set)
 
-    def check(self, record: Record) -> Divergence | None:
-        damage = self.chain.check(record)
+    def check(self, record: Record, rest: Iterator[Record], tip: Tip) -> Divergence | None:
+        damage = self.chain.check(record, rest, tip)
         if damage is not None:
             problem = f"{damage.kind}: {damage.detail}"
             if damage.position != record.position:
                 return Divergence(Kind.CHAIN, damage.position, problem)
+            return _at(record, Kind.CHAIN, problem)
+        if record.position == tip.position and record.hash != tip.hash:
+            problem = "the log's own note of its last record differs from this record"
             return _at(record, Kind.CHAIN, problem)
         self.tally.records += 1
         stream = self.streams.get(record.stream)
@@ -147,6 +155,12 @@ class _Checks:
         if record.closes:
             del self.streams[record.stream]
         return divergence
+
+    def cut_off(self, tip: Tip) -> Divergence:
+        """Say that the log ends before where it says it does."""
+        end = self.chain.position
+        problem = f"missing: the log ends at position {end}, and notes its end at {tip.position}"
+        return Divergence(Kind.CHAIN, end + 1, problem)
 
     def ending(self, listed: Sequence[str]) -> Iterator[Divergence]:
         """Say what is wrong when nothing follows any more."""

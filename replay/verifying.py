@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from typing import Any
-from uuid import UUID
 
 import attrs
 
-from events.log import LogDamaged, LogReader
+from events.log import LogDamaged
+from events.sqlite_reader import SqliteReader
 from replay.screen import Screen
 from replay.verification import Divergence, Kind, Tally, verify
 
@@ -33,7 +33,7 @@ class Verdict:
         return self.divergence is None
 
 
-def verify_log(reader: LogReader, log_id: UUID, name: str) -> Verdict:
+def verify_log(reader: SqliteReader, name: str) -> Verdict:
     """Verify a log up to the first divergence.
 
     Raises:
@@ -42,10 +42,12 @@ def verify_log(reader: LogReader, log_id: UUID, name: str) -> Verdict:
     began = time.perf_counter()
     tally = Tally()
     try:
-        divergence = next(verify(reader, log_id, tally), None)
+        divergence = next(verify(reader, reader.log_id, tally), None)
+        if divergence is None:
+            reader.check_file()
     except LogDamaged as error:
-        problem = f"the file can't be read on from here: {error.reason}"
-        divergence = Divergence(Kind.CHAIN, tally.records + 1, problem)
+        problem = f"the file is damaged: {error.reason}"
+        divergence = Divergence(Kind.CHAIN, error.position or tally.records + 1, problem)
     return Verdict(name, tally, time.perf_counter() - began, divergence)
 
 

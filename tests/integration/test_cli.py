@@ -137,6 +137,18 @@ def test_a_log_of_a_newer_version(tmp_path: Path, api: str) -> None:
     assert_clear(done, 3, "format 99", "newer")
 
 
+def test_an_altered_log(tmp_path: Path, api: str) -> None:
+    assert start(tmp_path, "-q", "q", "--run-once", PREFECT_API_URL=api).returncode == 0
+    log = sqlite3.connect(tmp_path / "events.sqlite")
+    log.executescript(
+        "DROP TRIGGER records_are_never_changed; UPDATE records SET recorded_at = '2020'"
+        " WHERE position = (SELECT max(position) FROM records);"
+    )
+    log.close()
+    done = start(tmp_path, "-q", "q", "--run-once", PREFECT_API_URL=api)
+    assert_clear(done, 3, "damaged", "altered")
+
+
 def test_a_truncated_log(tmp_path: Path, api: str) -> None:
     assert start(tmp_path, "-q", "q", "--run-once", PREFECT_API_URL=api).returncode == 0
     log = tmp_path / "events.sqlite"

@@ -12,7 +12,7 @@ import attrs
 import orjson
 
 from events.chain import fields_of, genesis, link
-from events.log import Record
+from events.log import Record, Tip
 from events.memory import MemoryStore
 from tests.samples.make_sample import Happening, Recorder, SettableClock
 
@@ -58,6 +58,12 @@ class RecordsReader:
 
     records: Sequence[Record]
     listed_as_open: Sequence[str] | None = None
+    log_id: UUID = LOG_ID
+
+    def tip(self) -> Tip:
+        if not self.records:
+            return Tip(0, genesis(self.log_id))
+        return Tip(self.records[-1].position, self.records[-1].hash)
 
     def last_position(self) -> int:
         return self.records[-1].position if self.records else 0
@@ -99,6 +105,7 @@ def rewrite(path: Path, edit: Callable[[list[Record]], Iterable[Record]], *, rec
     with connection:
         connection.execute(
             "DROP TRIGGER records_are_never_changed; DROP TRIGGER records_are_never_removed;"
+            "DROP TRIGGER IF EXISTS records_follow_each_other;"
             "DELETE FROM records; DELETE FROM open_streams"
         )
         marks = ",".join("?" * len(attrs.fields(Record)))
