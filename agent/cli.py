@@ -134,6 +134,15 @@ def agent() -> None:
     help="At SIGINT or SIGTERM: leave what runs to the next start, or wait for it.",
 )
 @click.option(
+    "--on-uncertain",
+    type=click.Choice(["crash", "relaunch"]),
+    default="crash",
+    show_default=True,
+    envvar="PLUPERFECT_ON_UNCERTAIN",
+    help="What becomes of a launch of which nobody can tell whether it ran (its spool was"
+    " deleted): report it as Crashed, or launch it again if the run is still Pending.",
+)
+@click.option(
     "--log-format",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -170,6 +179,7 @@ def start(**options: Any) -> None:
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     from agent.start import Request, start_agent  # noqa: PLC0415
+    from events.lifecycle import OnUncertain  # noqa: PLC0415
 
     request = Request(
         queues=tuple(options["work_queues"]),
@@ -179,5 +189,6 @@ def start(**options: Any) -> None:
         hide_welcome=options["hide_welcome"],
         wait_on_stop=options["on_stop"] == "wait",
         json_lines=options["log_format"] == "json",
+        on_uncertain=OnUncertain(options["on_uncertain"]),
     )
     sys.exit(start_agent(settings, request))

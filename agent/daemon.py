@@ -24,11 +24,11 @@ from agent.outage import OutageWatch
 from agent.polling import LARGEST_PAGE, Offer, QueuePoller
 from agent.submission import SubmissionDriver, World
 from events.codec import decode
-from events.decider import Submission, fold, stream_name
 from events.lifecycle import State
 from events.log import LogError
 from events.notices import AGENT_STREAM, AgentStarted, AgentStopped
 from events.observations import RunOffered
+from events.submission import Submission, fold, stream_name
 
 logger = logging.getLogger(__name__)
 
@@ -247,7 +247,7 @@ class Daemon:
                     # Already handed to infrastructure from this very state: a stale answer.
                     return
                 attempt = earlier.run.attempt + 1
-        due = run.next_scheduled_start_time
+        due = run.state.state_details.scheduled_time or run.next_scheduled_start_time
         observation = RunOffered(
             agent_id=self.plan.started.agent_id,
             flow_run_id=run.id,

@@ -11,13 +11,14 @@ import trio
 
 from agent.console import DETAILS
 from agent.submission import SubmissionDriver
-from events.decider import Submission
 from events.lifecycle import (
+    ClaimMisplaced,
     EffectDeferred,
     Event,
     InfrastructureAdopted,
     InfrastructureExited,
     LaunchConfirmed,
+    LaunchRepeated,
     LaunchRequested,
     LaunchVoided,
     OutcomeProposed,
@@ -33,6 +34,7 @@ from events.lifecycle import (
     SubmissionFailed,
     Transition,
 )
+from events.submission import Submission
 
 logger = logging.getLogger("pluperfect")
 
@@ -95,12 +97,16 @@ def describe(event: Transition) -> tuple[int, str]:  # noqa: PLR0912 - one line 
             return logging.INFO, "claimed" + (", as an earlier answer said" * event.repeated)
         case PendingRefused():
             return logging.INFO, f"left alone: {event.reason}"
+        case ClaimMisplaced():
+            return logging.WARNING, "claimed too late: another agent is done with it, given back"
         case ResolutionStarted():
             return logging.DEBUG, "reading what to launch"
         case LaunchRequested():
             return logging.INFO, f"launching {event.infrastructure} {event.command[0]!r}"
         case LaunchVoided():
             return logging.WARNING, f"never ran, launching again: {event.reason}"
+        case LaunchRepeated():
+            return logging.WARNING, f"may have run, launching again: {event.reason}"
         case LaunchConfirmed():
             verb = "found running" if event.adopted else "started"
             return logging.INFO, f"{verb} as {event.infrastructure_pid}"

@@ -33,12 +33,12 @@ from agent.prefect.client import PrefectClient
 from agent.prefect.errors import ClientMisconfigured
 from agent.settings import Settings, SettingsError
 from agent.submission import SubmissionDriver, World
-from events.decider import Submission
 from events.group_commit import group_commit
-from events.lifecycle import Event
+from events.lifecycle import Event, OnUncertain
 from events.log import LogError, LogWriteFailed
 from events.notices import AgentStarted
 from events.sqlite import SqliteStore
+from events.submission import Submission
 
 logger = logging.getLogger("pluperfect")
 
@@ -57,6 +57,7 @@ class Request:
     hide_welcome: bool
     wait_on_stop: bool
     json_lines: bool
+    on_uncertain: OnUncertain = OnUncertain.CRASH
 
 
 def start_agent(settings: Settings, request: Request) -> int:
@@ -103,7 +104,7 @@ async def _run(settings: Settings, request: Request, store: SqliteStore) -> int:
         )
         rng = random.Random()  # noqa: S311 - jitter
         key = digest_key(settings.state_dir)
-        world = World(log, client, launcher, resolver, key, rng, listen)
+        world = World(log, client, launcher, resolver, key, rng, listen, request.on_uncertain)
         board = await NoticeBoard.open(log)
         plan = _plan(settings, request, store.log_id)
         poller = QueuePoller(client, request.queues, request.prefixes, board.post)

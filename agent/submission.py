@@ -8,6 +8,7 @@ once for each open stream.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -24,13 +25,14 @@ from agent.infrastructure.launcher import (
     LaunchFailed,
     LaunchInDoubt,
     ProcessSpec,
+    Running,
 )
 from agent.infrastructure.redact import redact
 from agent.prefect.errors import ApiError, BadAnswer, NotFound
-from agent.prefect.models import FlowRun, StateAnswer, StateProposal
+from agent.prefect.models import FlowRun, PastState, StateAnswer, StateProposal
 from events.codec import decode, encode
-from events.decider import Submission, decide, evolve, fold, what_next
-from events.lifecycle import Effect, Event, Transition
+from events.decider import decide
+from events.lifecycle import Effect, Event, OnUncertain, Transition
 from events.log import ABSENT, Draft, EventLog
 from events.observations import (
     AgentRestarted,
@@ -47,6 +49,7 @@ from events.observations import (
     RunMissing,
     RunRead,
 )
+from events.submission import Submission, evolve, fold, what_next
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,10 @@ class Server(Protocol):
 
     async def read_flow_run(self, flow_run_id: UUID) -> FlowRun:
         """Read a run."""
+        ...
+
+    async def read_flow_run_states(self, flow_run_id: UUID) -> Sequence[PastState]:
+        """Read all states that a run ever had, oldest first."""
         ...
 
     async def set_infrastructure_pid(self, flow_run_id: UUID, infrastructure_pid: str) -> None:
@@ -89,6 +96,7 @@ class World:
         digest_key: keys the digests that stand for secret values in the log.
         random: jitter only; seeded by simulations.
         listener: for people and for the daemon's own counting.
+        on_uncertain: what becomes of a launch of which nobody can tell whether it ran.
     """
 
     log: EventLog
@@ -98,6 +106,7 @@ class World:
     digest_key: bytes = attrs.field(repr=False)
     random: random.Random
     listener: Listener
+    on_uncertain: OnUncertain = OnUncertain.CRASH
 
 
 @attrs.define(eq=False)
@@ -248,6 +257,12 @@ class SubmissionDriver:
         if owed is None:
             raise LookupError(f"{self.stream}: an outcome is owed without its intent")
         proposal = StateProposal(owed.state_type, owed.state_name, owed.message, owed.transition_id)
+        if owed.restores is not None:
+            # Its data may be somebody's result: it goes from server to server, not into the log.
+            earlier = await self._state(owed.restores)
+            if earlier is not None:
+                due = earlier.state_details.scheduled_time
+                proposal = attrs.evolve(proposal, data=earlier.data, scheduled_time=due)
         answer = await self.world.server.set_state(self._run_id, proposal, retry=False)
         return _answered(Effect.REPORT_OUTCOME, answer)
 
@@ -255,13 +270,30 @@ class SubmissionDriver:
         self._flow_run = run = await self.world.server.read_flow_run(self._run_id)
         self.fresh_since = trio.current_time()
         state = run.state
+        due = state.state_details.scheduled_time if state else None
+        before = None
+        if state is not None and self.submission.misplaced is not None:
+            before = await self._state_before(state.id)
         return RunRead(
             state_type=state.type if state else None,
             state_name=state.name if state else None,
             state_id=state.id if state else None,
             transition_id=state.state_details.transition_id if state else None,
             infrastructure_pid=run.infrastructure_pid,
+            scheduled_time=due.isoformat() if due else None,
+            before_id=before.id if before else None,
+            before_type=before.type if before else None,
+            before_name=before.name if before else None,
         )
+
+    async def _state(self, state_id: UUID) -> PastState | None:
+        states = await self.world.server.read_flow_run_states(self._run_id)
+        return next((state for state in states if state.id == state_id), None)
+
+    async def _state_before(self, state_id: UUID) -> PastState | None:
+        states = await self.world.server.read_flow_run_states(self._run_id)
+        pairs = itertools.pairwise(states)
+        return next((before for before, state in pairs if state.id == state_id), None)
 
     async def _report_pid(self) -> Observation:
         confirmed = self.submission.confirmed
@@ -282,7 +314,8 @@ class SubmissionDriver:
         except BadAnswer as error:
             return ResolutionFailed(str(error))
         self._spec = spec
-        return redact(spec, self.world.digest_key)
+        resolved = redact(spec, self.world.digest_key)
+        return attrs.evolve(resolved, evidence_id=self.world.launcher.evidence_id)
 
     async def _launch(self) -> Observation:
         if self._spec is None:
@@ -298,7 +331,14 @@ class SubmissionDriver:
         )
 
     async def _examine(self) -> Observation:
-        evidence = await self.world.launcher.examine(self._key)
+        launch = self.submission.launch
+        place = "" if launch is None else launch.evidence_id
+        try:
+            evidence = await self.world.launcher.examine(
+                self._key, evidence_id=place, known=self._known
+            )
+        except LaunchInDoubt as error:
+            return self._retry(Effect.EXAMINE, str(error))
         running, ended = evidence.running, evidence.ended
         return EvidenceFound(
             verdict=evidence.verdict,
@@ -308,10 +348,11 @@ class SubmissionDriver:
             start_time=running.start_time if running else None,
             boot_id=running.boot_id if running else None,
             exit_code=ended.exit_code if ended else None,
+            on_uncertain=self.world.on_uncertain,
         )
 
     async def _watch(self) -> Observation:
-        ended = await self.world.launcher.wait(self._key)
+        ended = await self.world.launcher.wait(self._key, known=self._known)
         return CommandEnded(ended.exit_code, ended.reason)
 
     @property
@@ -320,7 +361,15 @@ class SubmissionDriver:
 
     @property
     def _key(self) -> str:
-        return self.submission.run.launch_key
+        return self.submission.launch_key
+
+    @property
+    def _known(self) -> Running | None:
+        """Who the command is, as the log has it."""
+        found = self.submission.confirmed
+        if found is None:
+            return None
+        return Running(found.infrastructure_pid, found.pid, found.start_time, found.boot_id)
 
 
 def _place(error: Exception) -> str:

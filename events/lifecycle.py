@@ -70,6 +70,18 @@ class Verdict(enum.Enum):
     LOST = "lost"
     """It may have run, and nobody can tell how it ended."""
     IMPOSSIBLE = "impossible"
+    """The evidence contradicts itself."""
+    NO_EVIDENCE = "no_evidence"
+    """The place that the launch left its evidence in is gone, or was replaced by another."""
+
+
+class OnUncertain(enum.Enum):
+    """What becomes of a launch of which no evidence can tell whether it ran."""
+
+    CRASH = "crash"
+    """It is reported as Crashed: at most one launch."""
+    RELAUNCH = "relaunch"
+    """If the run is still Pending by our claim it is launched again: at least one launch."""
 
 
 @attrs.frozen
@@ -128,6 +140,21 @@ class PendingAccepted(Transition):
 
 
 @attrs.frozen
+class ClaimMisplaced(Transition):
+    """The server took the claim over another state than the Scheduled one it had handed out.
+
+    Somebody else was faster, and the run was over (or scheduled anew) by then: it gets that state
+    back.
+
+    Attributes:
+        scheduled_time: of the state it was taken over; None when that was not Scheduled.
+    """
+
+    state_id: UUID | None
+    scheduled_time: str | None
+
+
+@attrs.frozen
 class PendingRefused(Transition):
     """The run is not ours, and why."""
 
@@ -153,18 +180,28 @@ class LaunchRequested(Transition):
         command: the program and its arguments. Environment and labels are in the observation
             that led here (`InfrastructureResolved`).
         working_dir: None for a fresh temporary directory.
+        evidence_id: names the place that will hold the evidence of the launch.
     """
 
     infrastructure: str
     name: str
     command: tuple[str, ...]
     working_dir: str | None
+    evidence_id: str = ""
 
 
 @attrs.frozen
 class LaunchVoided(Transition):
     """The evidence proves that the command never ran; it may be launched under the same key."""
 
+    reason: str
+
+
+@attrs.frozen
+class LaunchRepeated(Transition):
+    """Nobody can tell whether the command ran, and the operator wants such runs launched again."""
+
+    launch_key: str
     reason: str
 
 
@@ -222,12 +259,17 @@ class PidReported(Transition):
 
 @attrs.frozen
 class OutcomeProposed(Transition):
-    """We owe the server this state, until it has answered."""
+    """We owe the server this state, until it has answered.
+
+    Attributes:
+        restores: the earlier state of the run that this one repeats, with its time and data.
+    """
 
     state_type: str
     state_name: str
     message: str
     transition_id: UUID
+    restores: UUID | None = None
 
 
 @attrs.frozen
@@ -262,6 +304,7 @@ TRANSITIONS: Mapping[State, Mapping[type[Transition], State]] = MappingProxyType
         State.DISCOVERED: {
             PendingProposed: State.DISCOVERED,
             PendingAccepted: State.PENDING,
+            ClaimMisplaced: State.CANCELLED,
             PendingRefused: State.ABORTED,
             EffectDeferred: State.DISCOVERED,
             RecoveryStarted: State.DISCOVERED,
@@ -280,6 +323,7 @@ TRANSITIONS: Mapping[State, Mapping[type[Transition], State]] = MappingProxyType
         State.LAUNCHING: {
             LaunchConfirmed: State.STARTED,
             LaunchVoided: State.RESOLVING,
+            LaunchRepeated: State.RESOLVING,
             SubmissionFailed: State.FAILED,
             EffectDeferred: State.LAUNCHING,
             RecoveryStarted: State.LAUNCHING,

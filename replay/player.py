@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from events.codec import UndecodableRecord, decode
-from events.decider import Submission, evolve, what_next
 from events.lifecycle import Effect, Event, IllegalTransition
 from events.log import Record
+from events.submission import Submission, evolve, what_next
 
 
 @attrs.frozen

@@ -9,11 +9,11 @@ import attrs
 import orjson
 
 from events.codec import unstructure
-from events.decider import what_next
 from events.lifecycle import Event, Transition
 from events.log import LogReader, Record
 from events.notices import AGENT_STREAM, Notice
 from events.observations import AgentRestarted, Observation
+from events.submission import what_next
 from replay.player import Step, play
 from replay.screen import Line, Screen, Span, padded
 from replay.summary import (

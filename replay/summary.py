@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from events.codec import unstructure
-from events.lifecycle import State, SubmissionFailed
+from events.lifecycle import ClaimMisplaced, State, SubmissionFailed
 from replay.timeline import Moment, Timeline
 from replay.words import EFFECTS, clock_time, duration, exit_in_words
 
@@ -90,6 +90,8 @@ def _how_it_never_ran(timeline: Timeline) -> str:
             return ""
         case SubmissionFailed() as failed:
             return f"to {failed.step}: {failed.error}"
+        case ClaimMisplaced():
+            return "claimed too late, given back"
         case refused_or_cancelled:
             return refused_or_cancelled.reason
 

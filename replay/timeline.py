@@ -15,12 +15,13 @@ from datetime import datetime
 import attrs
 
 from events.codec import EVENT_TYPES, UndecodableRecord, decode
-from events.decider import Submission, evolve, what_next
 from events.lifecycle import (
+    ClaimMisplaced,
     Effect,
     EffectDeferred,
     Event,
     IllegalTransition,
+    LaunchRepeated,
     LaunchVoided,
     OutcomeSettled,
     PendingRefused,
@@ -32,6 +33,7 @@ from events.lifecycle import (
 )
 from events.log import Record
 from events.notices import AGENT_STREAM, AgentStarted
+from events.submission import Submission, evolve, what_next
 
 
 @attrs.frozen
@@ -145,7 +147,7 @@ class Timeline:
     recoveries: int = 0
     waits: int = 0
     waits_seconds: float = 0.0
-    ending: PendingRefused | SubmissionFailed | SubmissionCancelled | None = None
+    ending: PendingRefused | ClaimMisplaced | SubmissionFailed | SubmissionCancelled | None = None
     settled: OutcomeSettled | None = None
     voided: int = 0
     trouble: str | None = None
@@ -217,11 +219,11 @@ class Timeline:
             case EffectDeferred():
                 self.waits += 1
                 self.waits_seconds += event.delay_seconds
-            case PendingRefused() | SubmissionFailed() | SubmissionCancelled():
+            case PendingRefused() | ClaimMisplaced() | SubmissionFailed() | SubmissionCancelled():
                 self.ending = event
             case OutcomeSettled():
                 self.settled = event
-            case LaunchVoided():
+            case LaunchVoided() | LaunchRepeated():
                 self.voided += 1
 
 

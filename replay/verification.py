@@ -19,11 +19,11 @@ import attrs
 from events import decider
 from events.chain import ChainVerifier, genesis
 from events.codec import EVENT_TYPES, UndecodableRecord, decode, unstructure
-from events.decider import Submission, evolve, stream_name
 from events.lifecycle import TRANSITIONS, Event, RunDiscovered, Transition
 from events.log import LogError, LogReader, Record, Tip
 from events.notices import AGENT_STREAM, Notice
 from events.observations import Observation
+from events.submission import Submission, evolve, stream_name
 
 Decide = Callable[[Submission, Observation], Sequence[Transition]]
 

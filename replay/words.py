@@ -13,12 +13,14 @@ from datetime import datetime
 from typing import Any, Final
 
 from events.lifecycle import (
+    ClaimMisplaced,
     Effect,
     EffectDeferred,
     Event,
     InfrastructureAdopted,
     InfrastructureExited,
     LaunchConfirmed,
+    LaunchRepeated,
     LaunchRequested,
     LaunchVoided,
     OutcomeProposed,
@@ -231,9 +233,11 @@ _WORDS: Final[Mapping[type[Event], Callable[[Any], str]]] = {
     PendingProposed: lambda e: f"as transition {str(e.transition_id)[:8]}…",
     PendingAccepted: lambda e: "it is ours" + (", as an earlier answer said" * e.repeated),
     PendingRefused: lambda e: e.reason,
+    ClaimMisplaced: lambda _e: "too late: it was over, or scheduled anew, by then",
     ResolutionStarted: _nothing,
     LaunchRequested: lambda e: _command(e.command, e.working_dir),
     LaunchVoided: lambda e: _joined("it may be launched again", e.reason),
+    LaunchRepeated: lambda e: _joined("it may have run, and is launched again", e.reason),
     LaunchConfirmed: lambda e: f"{'found' if e.adopted else 'runs'} as {e.infrastructure_pid}",
     InfrastructureAdopted: lambda e: e.detail,
     InfrastructureExited: _exited,

@@ -101,7 +101,17 @@ class LaunchFailed(Exception):
 
 
 class Launcher(Protocol):
-    """Runs commands that outlive the agent."""
+    """Runs commands that outlive the agent.
+
+    Attributes:
+        evidence_id: names the place that the evidence is kept in; another one when it was made
+            anew, so that a launch without evidence there says nothing.
+    """
+
+    @property
+    def evidence_id(self) -> str:
+        """See above."""
+        ...
 
     async def launch(self, key: str, spec: ProcessSpec) -> Running:
         """Start the command under this key, at most once for all time.
@@ -112,18 +122,30 @@ class Launcher(Protocol):
         """
         ...
 
-    async def examine(self, key: str) -> Evidence:
+    async def examine(self, key: str, *, evidence_id: str, known: Running | None) -> Evidence:
         """Tell what became of a launch key, from evidence that outlives the agent.
 
         Waits (bounded) while the keeper of a dead agent is between its start and its commit
         point, so that the answer is never "it depends".
+
+        Args:
+            key: which launch.
+            evidence_id: where its evidence was to be kept, as the log has it.
+            known: who the command is, as the log has it; found by that if all else is gone.
+
+        Raises:
+            LaunchInDoubt: it is still changing; examine it again.
         """
         ...
 
-    async def wait(self, key: str) -> Ended:
+    async def wait(self, key: str, *, known: Running | None) -> Ended:
         """Return when the command and all it left running have ended.
 
         For commands launched by this agent and for adopted ones alike.
+
+        Args:
+            key: which launch.
+            known: see `examine`.
         """
         ...
 

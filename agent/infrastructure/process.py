@@ -37,6 +37,7 @@ from agent.infrastructure.output import OutputCopier
 from agent.infrastructure.procfs import Process
 from agent.infrastructure.records import ExecRecord, parse_reason
 from agent.infrastructure.spool import KeeperAlive, LaunchFolder, Sight
+from events.lifecycle import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -147,11 +148,13 @@ class ProcessLauncher:
 
     Attributes:
         spool: where the launch folders are; on a local file system.
+        evidence_id: the spool's own id, made when it was made.
         hostname: how Prefect is told of this host, in `<hostname>:<pid>`.
         keeper_command: runs the keeper; tests put a tracer in front of it.
     """
 
     spool: Path
+    evidence_id: str
     hostname: str
     keeper_command: Sequence[str]
     _nursery: trio.Nursery
@@ -180,12 +183,13 @@ class ProcessLauncher:
         Raises:
             SpoolUnusable: the spool can't be made, or locks don't hold there.
         """
-        path = await trio.to_thread.run_sync(spool.prepare, spool_path)
+        path, evidence_id = await trio.to_thread.run_sync(spool.prepare, spool_path)
         copier = OutputCopier(output)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(copier.run)
             try:
-                yield cls(path, hostname or socket.gethostname(), keeper_command, nursery, copier)
+                host = hostname or socket.gethostname()
+                yield cls(path, evidence_id, host, keeper_command, nursery, copier)
             finally:
                 await copier.close(LAST_OUTPUT_SECONDS)
                 nursery.cancel_scope.cancel()
@@ -219,11 +223,18 @@ class ProcessLauncher:
             self._copier.follow(key, folder.output, spawned.output_start)
         return running
 
-    async def examine(self, key: str) -> Evidence:
+    async def examine(
+        self, key: str, *, evidence_id: str = "", known: Running | None = None
+    ) -> Evidence:
         """Tell what became of a launch key.
 
-        A key without a folder NEVER_RAN, says this, with a detail that says so: if the log has
-        it launched, then somebody deleted the folder. `keys` has those that have one.
+        Where there is no folder the launch NEVER_RAN: whoever launches makes it first. But only
+        if the spool is the one that the launch was meant for; in another, that proves nothing.
+
+        Args:
+            key: which launch.
+            evidence_id: that of the spool it was meant for; "" for this one.
+            known: who the command is. It lives even if its folder was deleted.
 
         Raises:
             LaunchInDoubt: it is still changing after `PATIENCE_SECONDS`. Examine it again.
@@ -232,21 +243,38 @@ class ProcessLauncher:
         deadline = trio.current_time() + PATIENCE_SECONDS
         while True:
             sight = await self._look(key)
+            if not sight.exists:
+                return self._without_a_folder(sight, evidence_id, known)
             if (evidence := sight.evidence) is not None:
                 return evidence
             if trio.current_time() > deadline:
                 raise LaunchInDoubt(f"{sight.detail}, for {PATIENCE_SECONDS:g} s now")
             await trio.sleep(SETTLING_POLL_SECONDS)
 
-    async def wait(self, key: str) -> Ended:
+    def _without_a_folder(self, sight: Sight, evidence_id: str, known: Running | None) -> Evidence:
+        if known is not None and _lives(known):
+            detail = f"{sight.detail}, but process {known.pid} lives"
+            return Evidence(Verdict.RUNNING, running=known, detail=detail)
+        if evidence_id in ("", self.evidence_id):
+            return Evidence(Verdict.NEVER_RAN, detail=sight.detail)
+        detail = f"{sight.detail}, which is not the spool that it was launched from"
+        return Evidence(Verdict.NO_EVIDENCE, detail=detail)
+
+    async def wait(self, key: str, *, known: Running | None = None) -> Ended:
         """Return when the command and all it left running have ended.
 
         Output of a command that an earlier agent launched is copied from here on.
+
+        Args:
+            key: which launch.
+            known: who the command is, to wait for if its folder was deleted.
 
         Raises:
             BadLaunchKey: the key is not fit for the name of a folder.
         """
         sight = await self._look(key)
+        if not sight.exists and known is not None:
+            return await _wait_without_a_folder(sight, known)
         if sight.started is not None and sight.started.stream_output and not sight.is_over:
             self._copier.follow(key, LaunchFolder.of(self.spool, key).output)
         pause = SHORTEST_POLL_SECONDS
@@ -357,6 +385,19 @@ def _understand(report: bytes) -> Running:
     if kind == keeper.DOUBT.encode():
         raise LaunchInDoubt(parse_reason(record))
     raise LaunchInDoubt("the keeper went away before it told whether it had started the command")
+
+
+def _lives(known: Running) -> bool:
+    process = Process(known.pid, known.start_time)
+    return known.boot_id == keeper.boot_id() and procfs.is_alive(process)
+
+
+async def _wait_without_a_folder(sight: Sight, known: Running) -> Ended:
+    process = Process(known.pid, known.start_time)
+    while _lives(known):
+        if not await _until_it_ends(partial(procfs.open_process, process)):
+            await trio.sleep(LONGEST_POLL_SECONDS)
+    return Ended(None, f"{sight.detail}, so nobody saw how it ended")
 
 
 async def _until_it_ends(open_pidfd: Callable[[], int | None]) -> bool:

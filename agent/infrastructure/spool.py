@@ -7,6 +7,7 @@ and records what it proves, `judge` finds the row, and a test walks all combinat
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
 import re
@@ -15,6 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
+from uuid import uuid4
 
 import attrs
 
@@ -37,6 +39,7 @@ from events.lifecycle import Verdict
 
 _KEY: Final = re.compile(r"[a-z0-9]{1,64}")
 _GARBAGE: Final = ".removed-"
+_ID: Final = ".spool-id"
 
 
 class BadLaunchKey(ValueError):
@@ -381,8 +384,11 @@ def _boot_of(started: ExecRecord | None) -> Committed:
 # --- the spool itself ----------------------------------------------------------------------
 
 
-def prepare(spool: Path) -> Path:
-    """Make the spool, make sure that its file system's locks hold, return its absolute path.
+def prepare(spool: Path) -> tuple[Path, str]:
+    """Make the spool, make sure that its file system's locks hold.
+
+    Returns:
+        Its absolute path, and its id: what was launched from another spool has no evidence here.
 
     Raises:
         SpoolUnusable: it can't be made, or two descriptors can lock the same file.
@@ -396,11 +402,30 @@ def prepare(spool: Path) -> Path:
             # Another agent may be sweeping too.
             shutil.rmtree(garbage, ignore_errors=True)
         conflict = _locks_conflict(spool)
+        spool_id = _read_or_make_id(spool)
     except OSError as error:
         raise SpoolUnusable(spool, f"{error.strerror} ({error.filename or spool})") from error
     if not conflict:
         raise SpoolUnusable(spool, "its file system lets two at once lock a file; use a local one")
-    return spool
+    return spool, spool_id
+
+
+def _read_or_make_id(spool: Path) -> str:
+    path = spool / _ID
+    if not path.exists():
+        partial = spool / f"{_ID}.{os.getpid()}"
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, f"{uuid4()}\n".encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        # Another agent may be making it too: the first one counts.
+        with contextlib.suppress(FileExistsError):
+            os.link(partial, path)
+        partial.unlink()
+        sync_folder(str(spool))
+    return path.read_text().strip()
 
 
 def _locks_conflict(folder: Path) -> bool:

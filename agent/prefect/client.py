@@ -16,6 +16,7 @@ from uuid import UUID
 
 import httpx
 import orjson
+import pendulum
 
 from agent.prefect.answers import read
 from agent.prefect.errors import Endpoint, Rejected
@@ -24,6 +25,7 @@ from agent.prefect.models import (
     Deployment,
     Flow,
     FlowRun,
+    PastState,
     StateAnswer,
     StateProposal,
     WorkQueue,
@@ -38,6 +40,7 @@ CREATE_QUEUE: Final = Endpoint("POST", "/work_queues/")
 FILTER_QUEUES: Final = Endpoint("POST", "/work_queues/filter")
 GET_RUNS: Final = Endpoint("POST", "/work_queues/{id}/get_runs")
 SET_STATE: Final = Endpoint("POST", "/flow_runs/{id}/set_state")
+READ_RUN_STATES: Final = Endpoint("GET", "/flow_run_states/")
 READ_RUN: Final = Endpoint("GET", "/flow_runs/{id}")
 UPDATE_RUN: Final = Endpoint("PATCH", "/flow_runs/{id}")
 READ_DEPLOYMENT: Final = Endpoint("GET", "/deployments/{id}")
@@ -184,16 +187,19 @@ class PrefectClient:
         Raises:
             NotFound: there is no such run.
         """
+        details = {
+            "flow_run_id": str(flow_run_id),
+            "transition_id": str(proposal.transition_id),
+        }
+        if proposal.scheduled_time is not None:
+            details["scheduled_time"] = proposal.scheduled_time.isoformat()
         state = {
             "type": proposal.type,
             "name": proposal.name,
             "message": proposal.message,
             # Prefect's agents once put a pickle here; the reason is in the message.
-            "data": None,
-            "state_details": {
-                "flow_run_id": str(flow_run_id),
-                "transition_id": str(proposal.transition_id),
-            },
+            "data": proposal.data,
+            "state_details": details,
         }
         body = {"state": state, "force": False}
         what = f"flow run {flow_run_id}"
@@ -206,6 +212,14 @@ class PrefectClient:
             NotFound: there is no such run.
         """
         return await self._get(READ_RUN, FlowRun, f"flow run {flow_run_id}", flow_run_id)
+
+    async def read_flow_run_states(self, flow_run_id: UUID) -> Sequence[PastState]:
+        """`GET /flow_run_states/?flow_run_id=`: all states that a run ever had, oldest first."""
+        what = f"the states of flow run {flow_run_id}"
+        params = {"flow_run_id": str(flow_run_id)}
+        states = await self._get(READ_RUN_STATES, list[PastState], what, "", params)
+        # Servers don't promise an order.
+        return sorted(states, key=lambda state: state.timestamp or pendulum.DateTime.min)
 
     async def set_infrastructure_pid(self, flow_run_id: UUID, infrastructure_pid: str) -> None:
         """`PATCH /flow_runs/{id}` (2.7 and newer): tell the server what the run runs as.

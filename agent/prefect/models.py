@@ -66,6 +66,22 @@ class State:
 
 
 @attrs.frozen
+class PastState:
+    """A state that a run has or had.
+
+    Attributes:
+        data: a result, or where it is kept; it may be anything, secrets included.
+    """
+
+    id: UUID
+    type: str
+    name: str | None = None
+    timestamp: pendulum.DateTime | None = None
+    state_details: StateDetails = StateDetails()
+    data: Any = attrs.field(default=None, repr=False)
+
+
+@attrs.frozen
 class FlowRun:
     """A flow run.
 
@@ -140,12 +156,15 @@ class StateProposal:
     Attributes:
         transition_id: makes the request exact: a repeated one is recognised by the server
             (2.14 and newer), and what it made can be told from what others made.
+        data, scheduled_time: only for a state that is given back to a run.
     """
 
     type: str
     name: str
     message: str | None
     transition_id: UUID
+    data: Any = attrs.field(default=None, repr=False)
+    scheduled_time: pendulum.DateTime | None = None
 
 
 @attrs.frozen

@@ -29,9 +29,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from events.codec import decode
-from events.decider import Submission, fold
 from events.lifecycle import State
 from events.sqlite import SqliteReader
+from events.submission import Submission, fold
 
 QUEUE: Final = "demo"
 PATIENCE_SECONDS: Final = 180.0

@@ -31,11 +31,11 @@ async def see_through(launcher: Launcher, key: str, spec: ProcessSpec) -> int | 
     """Bring one key to its end, whatever an earlier agent did with it; return how it ended."""
     while True:
         try:
-            evidence = await launcher.examine(key)
+            evidence = await launcher.examine(key, evidence_id="", known=None)
             if evidence.verdict is Verdict.NEVER_RAN:
                 await launcher.launch(key, spec)
             elif evidence.verdict is Verdict.RUNNING:
-                await launcher.wait(key)
+                await launcher.wait(key, known=None)
             else:
                 return evidence.ended.exit_code if evidence.ended else evidence.verdict.value
         except LaunchFailed as error:

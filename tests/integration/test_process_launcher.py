@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -349,3 +350,36 @@ async def test_twenty_launches_leave_no_descriptor_and_no_zombie(launcher: Proce
     assert children().keys() <= before.keys()
     # The copying of the output may still be at its last lines.
     await until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
+
+
+# --- a spool that is gone ----------------------------------------------------------------------
+
+
+async def test_a_command_whose_folder_was_deleted_is_known_by_what_the_log_has(
+    launcher: ProcessLauncher,
+) -> None:
+    running = await launcher.launch("key", shell("sleep 30"))
+    shutil.rmtree(launcher.spool / "key")
+
+    evidence = await launcher.examine("key", evidence_id=launcher.evidence_id, known=running)
+    assert (evidence.verdict, evidence.running) == (Verdict.RUNNING, running)
+
+    os.kill(running.pid, signal.SIGKILL)
+    with trio.fail_after(DEADLINE_SECONDS):
+        ended = await launcher.wait("key", known=running)
+    assert ended.exit_code is None
+    assert "nobody saw" in ended.reason
+
+
+async def test_a_spool_that_was_made_anew_proves_nothing(tmp_path: Path) -> None:
+    async with ProcessLauncher.open(tmp_path / "spool") as before:
+        launched_from = before.evidence_id
+    async with ProcessLauncher.open(tmp_path / "spool") as again:
+        assert again.evidence_id == launched_from
+        same = await again.examine("key", evidence_id=launched_from)
+    shutil.rmtree(tmp_path / "spool")
+    async with ProcessLauncher.open(tmp_path / "spool") as anew:
+        other = await anew.examine("key", evidence_id=launched_from)
+
+    assert same.verdict is Verdict.NEVER_RAN
+    assert other.verdict is Verdict.NO_EVIDENCE

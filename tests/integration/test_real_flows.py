@@ -17,9 +17,9 @@ import pytest
 from agent.standin import engine
 from events.chain import first_damage
 from events.codec import decode
-from events.decider import Submission, fold
 from events.lifecycle import State
 from events.sqlite import SqliteReader
+from events.submission import Submission, fold
 from tests.servers import RealServer
 
 pytestmark = pytest.mark.real

@@ -15,7 +15,7 @@ from uuid import UUID, uuid5
 import attrs
 
 from events.codec import encode
-from events.decider import Submission, decide, evolve, launch_key, stream_name
+from events.decider import decide
 from events.lifecycle import Effect, Verdict
 from events.log import ABSENT, Append, EventStore, Record, Stamp
 from events.notices import (
@@ -43,6 +43,7 @@ from events.observations import (
     RunOffered,
     RunRead,
 )
+from events.submission import Submission, evolve, launch_key, stream_name
 
 NAMESPACE = UUID("6f0c1f3e-52f5-4f0c-9a53-0d6a1f6f7b11")
 AGENT_ID = uuid5(NAMESPACE, "agent")
@@ -170,6 +171,7 @@ class Run:
             state_name="Pending",
             state_id=self.id("pending"),
             transition_id=self.transition_id,
+            scheduled_time=BEGIN.isoformat(),
         )
 
     def resolved(self, *command: str) -> InfrastructureResolved:
@@ -195,7 +197,8 @@ class Run:
 
     def read(self, type_: str, *, ours: bool = False, pid: str | None = None) -> RunRead:
         transition = self.transition_id if ours else None
-        return RunRead(type_, type_.capitalize(), self.id(type_), transition, pid)
+        due = BEGIN.isoformat() if type_ == "PENDING" else None
+        return RunRead(type_, type_.capitalize(), self.id(type_), transition, pid, due)
 
     def reported(self, type_: str) -> ProposalAnswered:
         return ProposalAnswered(

@@ -38,12 +38,12 @@ from agent.standin.state import JSON, StandinState
 from agent.standin.transport import StandinTransport
 from agent.submission import World
 from events.codec import decode
-from events.decider import Submission, fold
 from events.group_commit import group_commit
-from events.lifecycle import Event, Verdict
+from events.lifecycle import Event, OnUncertain, Verdict
 from events.log import Stamp
 from events.memory import MemoryStore
 from events.notices import AGENT_STREAM, AgentStarted
+from events.submission import Submission, fold
 
 EPOCH = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 AGENT_ID = UUID("a6e27000-0000-4000-8000-000000000000")
@@ -87,6 +87,7 @@ class ImaginedProcesses:
     launches: list[str] = attrs.field(factory=list)
     specs: list[ProcessSpec] = attrs.field(factory=list)
     hangs: bool = False
+    evidence_id: str = "the imagined spool"
 
     async def launch(self, key: str, spec: ProcessSpec) -> Running:
         """Start a command that plays its script against the server."""
@@ -118,9 +119,13 @@ class ImaginedProcesses:
         pid = 1000 + list(self.commands).index(key)
         return Running(f"host:{pid}", pid, pid, BOOT)
 
-    async def examine(self, key: str) -> Evidence:
+    async def examine(
+        self, key: str, *, evidence_id: str = "", known: Running | None = None
+    ) -> Evidence:
         """Say what the imagined folder proves."""
         await trio.lowlevel.checkpoint()
+        if evidence_id not in ("", self.evidence_id) and key not in self.commands:
+            return Evidence(Verdict.NO_EVIDENCE, detail="another spool")
         command = self.commands.get(key)
         if command is None:
             return Evidence(Verdict.NEVER_RAN, detail="no exec record")
@@ -129,7 +134,7 @@ class ImaginedProcesses:
             return Evidence(Verdict.FINISHED, self._running(key), ended)
         return Evidence(Verdict.RUNNING, self._running(key), detail="its keeper is alive")
 
-    async def wait(self, key: str) -> Ended:
+    async def wait(self, key: str, *, known: Running | None = None) -> Ended:
         """Wait for the end of a command."""
         await self.commands[key].ended.wait()
         return Ended(self.commands[key].exit_code)
@@ -208,7 +213,9 @@ class SimulatedWorld:
                 await trio.sleep(0.05)
 
     @asynccontextmanager
-    async def agent(self, **plan: Any) -> AsyncIterator[Daemon]:
+    async def agent(
+        self, *, on_uncertain: OnUncertain = OnUncertain.CRASH, **plan: Any
+    ) -> AsyncIterator[Daemon]:
         """Run an agent; leaving the block kills it, as far as a task can be killed."""
         settings = build(
             {"PREFECT_API_URL": "http://standin/api", "HOME": "/nowhere"},
@@ -229,7 +236,7 @@ class SimulatedWorld:
                 for daemon in daemons:
                     daemon.note_change()
 
-            world = World(log, client, self.processes, resolver, b"key", rng, listen)
+            world = World(log, client, self.processes, resolver, b"key", rng, listen, on_uncertain)
             board = await NoticeBoard.open(log)
             poller = QueuePoller(client, self.queues, self.prefixes, board.post)
             daemon = Daemon(world, poller, board, _plan(**plan), now, rng)

@@ -1,8 +1,11 @@
-"""The page that people learn the machine from shows the machine."""
+"""The pages that people learn the machine from show the machine."""
 
-from events.diagram import PAGE, refreshed
+import pytest
+
+from events.diagram import DOCS, PAGES, refreshed
 
 
-def test_the_page_shows_the_table_as_it_is() -> None:
-    page = PAGE.read_text()
-    assert refreshed(page) == page
+@pytest.mark.parametrize("name", PAGES)
+def test_the_page_shows_the_tables_as_they_are(name: str) -> None:
+    page = (DOCS / name).read_text()
+    assert refreshed(page, PAGES[name]()) == page

@@ -9,7 +9,6 @@ import attrs
 import pytest
 
 from events.codec import EVENT_TYPES
-from events.decider import CLOSED_STATES, Submission, evolve, what_next
 from events.lifecycle import (
     TRANSITIONS,
     Effect,
@@ -21,6 +20,7 @@ from events.lifecycle import (
     State,
     Transition,
 )
+from events.submission import CLOSED_STATES, Submission, evolve, what_next
 
 ID = UUID("00000000-0000-4000-8000-000000000001")
 RUN = RunDiscovered(ID, "run", ID, ID, "default", 1, 1, ID, None, "key")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from events.codec import EVENT_TYPES
-from events.decider import Submission, decide
+from events.decider import decide
 from events.lifecycle import Effect, LaunchRequested, Transition, Verdict
 from events.log import Record
 from events.memory import MemoryStore
@@ -26,6 +26,7 @@ from events.observations import (
     ResolutionFailed,
     RunMissing,
 )
+from events.submission import Submission
 from replay.verification import (
     MISSING,
     Decide,

@@ -41,7 +41,7 @@ def test_what_could_lead_out_of_the_spool_is_no_launch_key(tmp_path: Path, key: 
 
 
 def test_the_spool_is_private(tmp_path: Path) -> None:
-    path = spool.prepare(tmp_path / "a" / "spool")
+    path, _ = spool.prepare(tmp_path / "a" / "spool")
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
 
 
@@ -127,7 +127,7 @@ def test_a_removal_that_was_cut_short_is_finished_by_the_next_agent(tmp_path: Pa
     (tmp_path / "key").mkdir()
     spool.prepare(tmp_path)
     assert spool.keys(tmp_path) == ["key"]
-    assert os.listdir(tmp_path) == ["key"]
+    assert sorted(os.listdir(tmp_path)) == [".spool-id", "key"]
 
 
 # --- processes -------------------------------------------------------------------------------
