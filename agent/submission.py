@@ -32,7 +32,7 @@ from agent.prefect.errors import ApiError, BadAnswer, NotFound
 from agent.prefect.models import FlowRun, PastState, StateAnswer, StateProposal
 from events.codec import decode, encode
 from events.decider import decide
-from events.lifecycle import Effect, Event, OnUncertain, Transition
+from events.lifecycle import Effect, Event, OnUncertain, State, Transition
 from events.log import ABSENT, Draft, EventLog
 from events.observations import (
     AgentRestarted,
@@ -272,7 +272,7 @@ class SubmissionDriver:
         state = run.state
         due = state.state_details.scheduled_time if state else None
         before = None
-        if state is not None and self.submission.misplaced is not None:
+        if state is not None and self._history_matters(state.type):
             before = await self._state_before(state.id)
         return RunRead(
             state_type=state.type if state else None,
@@ -284,7 +284,14 @@ class SubmissionDriver:
             before_id=before.id if before else None,
             before_type=before.type if before else None,
             before_name=before.name if before else None,
+            before_transition_id=before.state_details.transition_id if before else None,
         )
+
+    def _history_matters(self, state_type: str) -> bool:
+        if self.submission.misplaced is not None:
+            return True
+        # Was our claim accepted before it was cancelled?
+        return self.submission.state is State.DISCOVERED and state_type == "CANCELLING"
 
     async def _state(self, state_id: UUID) -> PastState | None:
         states = await self.world.server.read_flow_run_states(self._run_id)

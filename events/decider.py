@@ -47,7 +47,7 @@ from events.observations import (
     RunOffered,
     RunRead,
 )
-from events.outcomes import failure
+from events.outcomes import failure, outcome
 from events.recovery import AT_LAUNCHER, AT_SERVER, is_misplaced, standing
 from events.submission import PROPOSALS, Submission, launch_key, what_next
 
@@ -99,7 +99,14 @@ def _on_answer(submission: Submission, seen: ProposalAnswered) -> Sequence[Trans
         return (EffectDeferred(seen.effect, delay, seen.reason or "the server said to wait"),)
     if seen.effect is Effect.PROPOSE_PENDING:
         return _on_claim_answer(submission, seen)
+    if seen.state_type == "CANCELLING" and not _owes_cancelled(submission):
+        # Cancelled since it was read: nothing but Cancelled is taken, and nobody else ends it.
+        return (outcome(submission, "CANCELLED", "Cancelled", "Its infrastructure has ended."),)
     return (OutcomeSettled(_in_words(seen), seen.state_type),)
+
+
+def _owes_cancelled(submission: Submission) -> bool:
+    return submission.outcome is not None and submission.outcome.state_type == "CANCELLED"
 
 
 def _on_claim_answer(submission: Submission, seen: ProposalAnswered) -> Sequence[Transition]:

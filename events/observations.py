@@ -78,7 +78,8 @@ class RunRead(Observation):
     Attributes:
         scheduled_time: of that state. A Pending has that of the Scheduled state it was proposed
             over, and none over any other (probed on 2.20.26 and 3.8.8).
-        before_id, before_type, before_name: the state before it; looked up only where it matters.
+        before_id, before_type, before_name, before_transition_id: the state before it; looked up
+            only where it matters.
     """
 
     state_type: str | None
@@ -90,6 +91,7 @@ class RunRead(Observation):
     before_id: UUID | None = None
     before_type: str | None = None
     before_name: str | None = None
+    before_transition_id: UUID | None = None
 
 
 @attrs.frozen

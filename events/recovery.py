@@ -65,6 +65,7 @@ class Standing(enum.Enum):
     AS_FOUND = "in the Scheduled state that was handed out"
     RUNS_AS_OURS = "Running on our infrastructure"
     CANCELLING = "Cancelling"
+    CANCELLED_OURS = "Cancelling, and was Pending by our claim before"
     OTHER = "in any other state"
     MISSING = "not known (any more)"
 
@@ -85,7 +86,10 @@ def standing(submission: Submission, seen: RunRead | RunMissing) -> Standing:
     pids = () if confirmed is None else (None, confirmed.infrastructure_pid)
     if seen.state_type == "RUNNING" and seen.infrastructure_pid in pids:
         return Standing.RUNS_AS_OURS
-    return Standing.CANCELLING if seen.state_type == "CANCELLING" else Standing.OTHER
+    if seen.state_type != "CANCELLING":
+        return Standing.OTHER
+    ours = claim is not None and seen.before_transition_id == claim.transition_id
+    return Standing.CANCELLED_OURS if ours else Standing.CANCELLING
 
 
 def is_misplaced(submission: Submission, scheduled_time: str | None) -> bool:
@@ -247,6 +251,11 @@ def _cancel_cancelling(submission: Submission, seen: RunRead) -> Sequence[Transi
     return (cancelled, *_confirm_cancellation(submission, seen))
 
 
+def _accept_and_cancel(submission: Submission, seen: RunRead) -> Sequence[Transition]:
+    accepted = PendingAccepted(seen.before_id, repeated=True)
+    return (accepted, ResolutionStarted(), *_cancel_cancelling(submission, seen))
+
+
 def _settle(_submission: Submission, seen: RunRead | RunMissing) -> Sequence[Transition]:
     return (OutcomeSettled(_in_words(seen), _type(seen)),)
 
@@ -289,6 +298,11 @@ _REFUSED: Final = Rule("It is not ours (any more), and left alone.", _refuse, ((
 _CANCELLED: Final = Rule(
     "It is not launched, and left alone.", _cancel, ((SubmissionCancelled, OutcomeSettled),)
 )
+_CANCELLING: Final = Rule(
+    "It is not launched, and Cancelled is owed.",
+    _cancel_cancelling,
+    ((SubmissionCancelled, OutcomeProposed),),
+)
 _SETTLED: Final = Rule("Its state says enough: nothing is owed.", _settle, ((OutcomeSettled,),))
 _END_OF_CANCELLING: Final = Rule(
     "Cancelled is owed: its infrastructure has ended.",
@@ -321,6 +335,12 @@ AT_SERVER: Final[Mapping[tuple[State, Standing], Rule]] = {
     ),
     (State.DISCOVERED, Standing.RUNS_AS_OURS): _REFUSED,
     (State.DISCOVERED, Standing.CANCELLING): _REFUSED,
+    (State.DISCOVERED, Standing.CANCELLED_OURS): Rule(
+        "The claim was accepted, and then the run was cancelled: it is not launched, and Cancelled"
+        " is owed.",
+        _accept_and_cancel,
+        ((PendingAccepted, ResolutionStarted, SubmissionCancelled, OutcomeProposed),),
+    ),
     (State.DISCOVERED, Standing.OTHER): _REFUSED,
     (State.DISCOVERED, Standing.MISSING): _REFUSED,
     (State.RESOLVING, Standing.OURS): Rule(
@@ -329,11 +349,8 @@ AT_SERVER: Final[Mapping[tuple[State, Standing], Rule]] = {
     (State.RESOLVING, Standing.MISPLACED): _CANCELLED,
     (State.RESOLVING, Standing.AS_FOUND): _CANCELLED,
     (State.RESOLVING, Standing.RUNS_AS_OURS): _CANCELLED,
-    (State.RESOLVING, Standing.CANCELLING): Rule(
-        "It is not launched, and Cancelled is owed.",
-        _cancel_cancelling,
-        ((SubmissionCancelled, OutcomeProposed),),
-    ),
+    (State.RESOLVING, Standing.CANCELLING): _CANCELLING,
+    (State.RESOLVING, Standing.CANCELLED_OURS): _CANCELLING,
     (State.RESOLVING, Standing.OTHER): _CANCELLED,
     (State.RESOLVING, Standing.MISSING): _CANCELLED,
     (State.EXITED, Standing.OURS): Rule(
@@ -350,6 +367,7 @@ AT_SERVER: Final[Mapping[tuple[State, Standing], Rule]] = {
         ((OutcomeProposed,), (OutcomeSettled,)),
     ),
     (State.EXITED, Standing.CANCELLING): _END_OF_CANCELLING,
+    (State.EXITED, Standing.CANCELLED_OURS): _END_OF_CANCELLING,
     (State.EXITED, Standing.OTHER): _SETTLED,
     (State.EXITED, Standing.MISSING): _SETTLED,
     (State.FAILED, Standing.OURS): _OWED_AGAIN,
@@ -357,6 +375,7 @@ AT_SERVER: Final[Mapping[tuple[State, Standing], Rule]] = {
     (State.FAILED, Standing.AS_FOUND): _SETTLED,
     (State.FAILED, Standing.RUNS_AS_OURS): _OWED_AGAIN,
     (State.FAILED, Standing.CANCELLING): _END_OF_CANCELLING,
+    (State.FAILED, Standing.CANCELLED_OURS): _END_OF_CANCELLING,
     (State.FAILED, Standing.OTHER): _SETTLED,
     (State.FAILED, Standing.MISSING): _SETTLED,
     (State.CANCELLED, Standing.OURS): _SETTLED,
@@ -364,6 +383,7 @@ AT_SERVER: Final[Mapping[tuple[State, Standing], Rule]] = {
     (State.CANCELLED, Standing.AS_FOUND): _SETTLED,
     (State.CANCELLED, Standing.RUNS_AS_OURS): _SETTLED,
     (State.CANCELLED, Standing.CANCELLING): _END_OF_CANCELLING,
+    (State.CANCELLED, Standing.CANCELLED_OURS): _END_OF_CANCELLING,
     (State.CANCELLED, Standing.OTHER): _SETTLED,
     (State.CANCELLED, Standing.MISSING): _SETTLED,
 }

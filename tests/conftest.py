@@ -18,6 +18,11 @@ from tests.rest import Rest
 from tests.servers import RealServer
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how long `pytest -m soak` plays simulations."""
+    parser.addoption("--soak-seconds", default="60", help="how long `-m soak` goes on")
+
+
 @pytest.fixture(scope="session")
 def prefect2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealServer]:
     """A real Prefect 2.20 server."""

@@ -127,7 +127,9 @@ def outcomes(effect: Effect, submission: Submission) -> st.SearchStrategy[Observ
         scheduled_time=st.sampled_from([None, DUE]),
         delay_seconds=st.none() | st.floats(0, 1e6),
     )
-    before = st.sampled_from([(None, None, None), (B, "COMPLETED", "Completed")])
+    before = st.sampled_from(
+        [(None, None, None, None), (B, "COMPLETED", "Completed", None), (B, "PENDING", None, claim)]
+    )
     due = st.sampled_from([None, DUE])
     read = st.builds(
         lambda type_, id_, ours, pid, due, before: RunRead(

@@ -239,7 +239,7 @@ class SimulatedWorld:
             world = World(log, client, self.processes, resolver, b"key", rng, listen, on_uncertain)
             board = await NoticeBoard.open(log)
             poller = QueuePoller(client, self.queues, self.prefixes, board.post)
-            daemon = Daemon(world, poller, board, _plan(**plan), now, rng)
+            daemon = Daemon(world, poller, board, plan_for(**plan), now, rng)
             daemons.append(daemon)
             nursery.start_soon(_run, daemon)
             yield daemon
@@ -250,7 +250,7 @@ async def _run(daemon: Daemon) -> None:
     await daemon.run(obey_signals=False)
 
 
-def _plan(
+def plan_for(
     *,
     limit: int | None = None,
     run_once: bool = False,

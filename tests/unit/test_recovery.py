@@ -17,6 +17,7 @@ from events.lifecycle import (
     LaunchRequested,
     OnUncertain,
     OutcomeProposed,
+    OutcomeSettled,
     PendingAccepted,
     PendingProposed,
     RecoveryStarted,
@@ -69,6 +70,10 @@ SEEN: dict[Standing, RunRead | RunMissing] = {
     Standing.AS_FOUND: RunRead("SCHEDULED", "Scheduled", FOUND, None, None, DUE),
     Standing.RUNS_AS_OURS: RunRead("RUNNING", "Running", OTHER, None, "host:7"),
     Standing.CANCELLING: RunRead("CANCELLING", "Cancelling", OTHER, None, None),
+    Standing.CANCELLED_OURS: RunRead(
+        *("CANCELLING", "Cancelling", OTHER, None, None, None),
+        *(CLAIMED, "PENDING", "Pending", OURS),
+    ),
     Standing.OTHER: RunRead("COMPLETED", "Completed", OTHER, None, None),
     Standing.MISSING: RunMissing(Effect.READ_RUN),
 }
@@ -172,6 +177,19 @@ def test_a_claim_counts_only_over_the_state_that_was_handed_out(
 
     expected = (PendingAccepted, ResolutionStarted) if taken else (ClaimMisplaced,)
     assert tuple(map(type, follows)) == expected
+
+
+def test_a_report_that_meets_a_cancellation_turns_into_cancelled() -> None:
+    refused = ProposalAnswered(
+        Effect.REPORT_OUTCOME, "REJECT", "cancelling", "CANCELLING", "Cancelling", OTHER
+    )
+    (owed,) = decide(fold(LIVES[State.FAILED]), refused)
+    assert isinstance(owed, OutcomeProposed)
+    assert owed.state_type == "CANCELLED"
+
+    # A server that does not take that either has the last word.
+    again = decide(fold([*LIVES[State.FAILED], owed]), refused)
+    assert tuple(map(type, again)) == (OutcomeSettled,)
 
 
 def test_a_run_that_was_claimed_too_late_gets_the_state_back_that_it_had() -> None:
