@@ -30,7 +30,7 @@ import httpx
 from agent.infrastructure import keeper
 from agent.standin import engine
 from events.codec import decode
-from events.log import LogError
+from events.log import LogError, Record
 from events.notices import AGENT_STREAM, AgentStarted
 from events.sqlite import SqliteReader
 from tests import servers
@@ -166,12 +166,14 @@ class AgentProcess:
 
     def open_submissions(self) -> Sequence[str]:
         """Return the submissions that are not closed."""
-        found = self._read(lambda reader: list(reader.open_streams()), [])
+        nothing: Sequence[str] = ()
+        found = self._read(lambda reader: reader.open_streams(), nothing)
         return [stream for stream in found if stream != AGENT_STREAM]
 
     def recovered(self) -> int:
         """Return how many open submissions its starts found, all together."""
-        notices = self._read(lambda reader: list(reader.read_stream(AGENT_STREAM)), [])
+        nothing: Sequence[Record] = ()
+        notices = self._read(lambda reader: reader.read_stream(AGENT_STREAM), nothing)
         events = [decode(record) for record in notices]
         return sum(e.open_submissions for e in events if isinstance(e, AgentStarted))
 
