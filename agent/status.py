@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import attrs
 
+from agent.infrastructure.keeper import boot_id
+from agent.infrastructure.procfs import Process, is_alive
 from agent.infrastructure.spool import BadLaunchKey, LaunchFolder, Sight
 from events.codec import decode
-from events.decider import Submission, evolve, what_next
 from events.lifecycle import Effect, Verdict
 from events.log import Record
 from events.notices import (
@@ -29,6 +30,7 @@ from events.notices import (
     QueueResumed,
 )
 from events.sqlite_reader import SqliteReader
+from events.submission import Submission, evolve, what_next
 
 EXIT_NO_AGENT: Final = 1
 """The log can be read, and no agent is at work on it."""
@@ -173,7 +175,7 @@ def _look(submission: Submission, spool: Path) -> Sight | None:
     if submission.launch is None and submission.confirmed is None:
         return None
     try:
-        return LaunchFolder.of(spool, submission.run.launch_key).look()
+        return LaunchFolder.of(spool, submission.launch_key).look()
     except (BadLaunchKey, OSError):
         # Somebody else's folder, perhaps: what can't be looked at can't be told about.
         return None
@@ -284,7 +286,13 @@ def _pid(part: SubmissionPart) -> int | None:
 
 
 def _command_lives(part: SubmissionPart) -> bool:
-    return part.sight is not None and part.sight.row.verdict is Verdict.RUNNING
+    if part.sight is not None and part.sight.exists:
+        return part.sight.row.verdict is Verdict.RUNNING
+    # Somebody deleted its folder: the log knows who it is.
+    known = part.submission.confirmed
+    if known is None or known.boot_id != boot_id():
+        return False
+    return is_alive(Process(known.pid, known.start_time))
 
 
 def _command(part: SubmissionPart) -> str:
@@ -293,6 +301,8 @@ def _command(part: SubmissionPart) -> str:
     if sight is None:
         return "not launched yet"
     if not sight.exists:
+        if _command_lives(part):
+            return "alive; its folder in the spool is gone"
         deleted = part.submission.confirmed is not None
         return "its folder in the spool is gone" if deleted else "not launched yet"
     match sight.row.verdict:
@@ -379,7 +389,7 @@ def _submission_object(part: SubmissionPart) -> dict[str, Any]:
         "queue": run.queue,
         "state": submission.state.value,
         "since": part.since,
-        "launch_key": run.launch_key,
+        "launch_key": submission.launch_key,
         "pid": _pid(part),
         "command": "alive" if _command_lives(part) else (verdict.value if verdict else None),
         "exit_code": sight.exit_code if sight else None,
