@@ -70,7 +70,8 @@ def start_agent(settings: Settings, request: Request) -> int:
     except SettingsError as error:
         return _give_up(str(error), EXIT_USAGE)
     except LogError as error:
-        return _give_up(str(error), EXIT_LOG_UNUSABLE)
+        full = isinstance(error, LogWriteFailed)
+        return _give_up(str(error), EXIT_LOG_WRITE_FAILED if full else EXIT_LOG_UNUSABLE)
     except OSError as error:
         return _give_up(f"can't use {settings.state_dir}: {error.strerror}", EXIT_LOG_UNUSABLE)
     try:

@@ -124,17 +124,25 @@ class Figures:
 
 @attrs.define
 class AgentProcess:
-    """An agent that is killed and started again, always on the same log."""
+    """An agent that is killed and started again, always on the same log.
+
+    Attributes:
+        folder: what it prints is kept there.
+        state: its log and spool.
+    """
 
     folder: Path
     command: Sequence[str]
     environment: Mapping[str, str]
+    state: Path = attrs.field(
+        default=attrs.Factory(lambda self: self.folder / "state", takes_self=True)
+    )
     _process: subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> Path:
         """The log's file."""
-        return self.folder / "state" / "events.sqlite"
+        return self.state / "events.sqlite"
 
     def start(self) -> None:
         """Start it; it need not live long enough to do anything."""
@@ -142,7 +150,7 @@ class AgentProcess:
         with (self.folder / "agent.log").open("ab") as output:
             self._process = subprocess.Popen(
                 self.command,
-                env={**self.environment, "PLUPERFECT_STATE": str(self.folder / "state")},
+                env={**self.environment, "PLUPERFECT_STATE": str(self.state)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -152,6 +160,11 @@ class AgentProcess:
         """Signal the agent, and only it; return its exit status."""
         assert self._process is not None
         self._process.send_signal(how)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait until it ends; return its exit status."""
+        assert self._process is not None
         status = self._process.wait(60)
         self._process = None
         return status
@@ -191,7 +204,7 @@ class AgentProcess:
 
     def verify(self) -> subprocess.CompletedProcess[str]:
         """Check its log as a user would."""
-        command = [sys.executable, "-m", "replay", "verify", str(self.folder / "state")]
+        command = [sys.executable, "-m", "replay", "verify", str(self.state)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
