@@ -228,6 +228,19 @@ def test_a_launch_without_room_in_the_spool_is_made_when_there_is_room(
         all_are_told(scene, [run])
 
 
+def test_an_agent_that_finds_no_room_for_its_spool_ends_as_on_a_full_disk(
+    standin2: str, tmp_path: Path
+) -> None:
+    spool = tmp_path / "state" / "spool"
+    with small_disk(spool, "1m"), scene_on(tmp_path, tmp_path / "state", standin2) as scene:
+        ballast = fill(spool)
+        scene.agent.start()
+        ended_with(scene, 4, "No space left on device", "spool")
+        ballast.unlink()
+        scene.agent.start()
+        all_are_told(scene, [scene.schedule(name="brave-otter", exit_code=7)])
+
+
 def test_a_log_that_may_grow_no_more_stops_the_agent_and_not_its_commands(
     standin2: str, tmp_path: Path
 ) -> None:
