@@ -192,3 +192,35 @@ def start(**options: Any) -> None:
         on_uncertain=OnUncertain(options["on_uncertain"]),
     )
     sys.exit(start_agent(settings, request))
+
+
+@agent.command(
+    epilog="Exit status: 0 an agent is alive on this log; 1 none is; 2 bad option or setting;"
+    " 3 there is no log, or it can't be read."
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the log and the spool are kept. [default: as for start]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+def status(state: Path | None, as_json: bool) -> None:
+    """Say what runs now.
+
+    From the log and the spool alone: whether an agent is alive, and for each submission that is
+    open its state, its command and what is owed. Changes nothing, and needs no server.
+    """
+    from agent.settings import SettingsError, load  # noqa: PLC0415 - see the module's docstring
+    from agent.status import print_status  # noqa: PLC0415
+    from events.log import LogError  # noqa: PLC0415
+
+    try:
+        folder = load(os.environ, {} if state is None else {"state_dir": state}).state_dir
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        sys.exit(print_status(folder, as_json=as_json))
+    except LogError as error:
+        print(f"pluperfect: {error}", file=sys.stderr)
+        sys.exit(EXIT_LOG_UNUSABLE)

@@ -5,6 +5,7 @@ The composition root: the only place that knows every part. Called by the comman
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -70,13 +71,17 @@ def start_agent(settings: Settings, request: Request) -> int:
     except SettingsError as error:
         return _give_up(str(error), EXIT_USAGE)
     except LogError as error:
-        return _give_up(str(error), EXIT_LOG_UNUSABLE)
+        full = isinstance(error, LogWriteFailed)
+        return _give_up(str(error), EXIT_LOG_WRITE_FAILED if full else EXIT_LOG_UNUSABLE)
     except OSError as error:
         return _give_up(f"can't use {settings.state_dir}: {error.strerror}", EXIT_LOG_UNUSABLE)
     try:
         return trio.run(_run, settings, request, store)
     except BaseExceptionGroup as group:
         return _explain(group)
+    except (LogError, SpoolUnusable, ClientMisconfigured) as error:
+        # Before there was a nursery that would have put it into a group.
+        return _explain(ExceptionGroup("at the start", [error]))
     finally:
         store.close()
         logging.shutdown()
@@ -162,9 +167,18 @@ def _explain(group: BaseExceptionGroup[BaseException]) -> int:
             status = EXIT_LOG_WRITE_FAILED
             logger.critical("%s; what runs goes on running, and is adopted then", error)
         else:
-            status = EXIT_LOG_UNUSABLE if isinstance(error, LogError) else status
+            if isinstance(error, LogError):
+                status = EXIT_LOG_UNUSABLE
+            elif isinstance(error, SpoolUnusable) and _may_pass(error.__cause__):
+                status = EXIT_LOG_WRITE_FAILED
             logger.critical("%s", error)
     return status
+
+
+def _may_pass(cause: BaseException | None) -> bool:
+    """Tell whether there may be room again, or the disk be mended."""
+    troubles = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    return isinstance(cause, OSError) and cause.errno in troubles
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -8,7 +8,6 @@ once for each open stream.
 
 from __future__ import annotations
 
-import itertools
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -52,6 +51,10 @@ from events.observations import (
 from events.submission import Submission, evolve, fold, what_next
 
 logger = logging.getLogger(__name__)
+
+
+_NEVER_CLAIMED: Final = frozenset({"PENDING", "RUNNING", "CANCELLING", "CANCELLED"})
+"""Servers refuse Pending over these (probed on 2.20.26 and 3.8.8)."""
 
 
 class Server(Protocol):
@@ -298,9 +301,19 @@ class SubmissionDriver:
         return next((state for state in states if state.id == state_id), None)
 
     async def _state_before(self, state_id: UUID) -> PastState | None:
-        states = await self.world.server.read_flow_run_states(self._run_id)
-        pairs = itertools.pairwise(states)
-        return next((before for before, state in pairs if state.id == state_id), None)
+        """Return what a late claim was taken over: the newest state that it can have been.
+
+        Not its neighbour in the history: a state's time is that at which its request came in, and
+        one that waited for the database takes effect after some that came later (seen on 3.8.8:
+        a claim stood before the other agent's Pending and Crashed, over which it was taken).
+        """
+        others = [
+            state
+            for state in await self.world.server.read_flow_run_states(self._run_id)
+            if state.id not in (state_id, self.submission.run.scheduled_state_id)
+            and state.type not in _NEVER_CLAIMED
+        ]
+        return others[-1] if others else None
 
     async def _report_pid(self) -> Observation:
         confirmed = self.submission.confirmed

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
+import httpx
 import pytest
 import trio
 from trio.testing import MockClock
 
 from events.lifecycle import ClaimMisplaced, LaunchRepeated, OnUncertain
-from tests.simulation.world import SimulatedWorld, simulated_world
+from tests.simulation.world import EPOCH, SimulatedWorld, simulated_world
 
 
 async def claim_late(world: SimulatedWorld, run: str, *states: str) -> None:
@@ -34,6 +37,34 @@ async def test_a_run_that_another_agent_has_finished_is_not_launched_and_is_give
         async with world.agent():
             await world.until(lambda: ClaimMisplaced in map(type, world.events(run)))
             await world.until(lambda: world.submission(run).is_closed)
+
+        assert world.processes.launches == []
+        assert world.state_of(run) == ending
+
+
+@pytest.mark.parametrize("ending", ["COMPLETED", "FAILED", "CRASHED"])
+@pytest.mark.parametrize("place", [1, 2])
+async def test_a_late_claim_is_given_back_rightly_when_the_servers_history_is_out_of_order(
+    autojump_clock: MockClock, ending: str, place: int
+) -> None:
+    async with simulated_world() as world:
+        run = world.schedule(world.deployment())
+        await claim_late(world, run, "PENDING", ending)
+
+        def came_in_early(request: httpx.Request, _response: httpx.Response) -> None:
+            history = world.state.history[run]
+            if request.url.path.endswith("set_state") and len(history) == 4:
+                # Ours is the last that took effect, but its request came before the other agent's.
+                others = history[:3]
+                others.insert(place, history[3])
+                for second, state in enumerate(others):
+                    state["timestamp"] = (EPOCH + timedelta(seconds=second)).isoformat()
+
+        world.spoil = came_in_early
+        async with world.agent():
+            await world.until(lambda: ClaimMisplaced in map(type, world.events(run)))
+            await world.until(lambda: world.submission(run).is_closed)
+            await trio.sleep(100)
 
         assert world.processes.launches == []
         assert world.state_of(run) == ending
