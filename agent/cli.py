@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -224,3 +225,90 @@ def status(state: Path | None, as_json: bool) -> None:
     except LogError as error:
         print(f"pluperfect: {error}", file=sys.stderr)
         sys.exit(EXIT_LOG_UNUSABLE)
+
+
+class Age(click.ParamType[timedelta]):
+    """An age such as `30d`, `12h` or `45m`."""
+
+    name = "age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read an age."""
+        if isinstance(value, timedelta):
+            return value
+        unit = {"d": "days", "h": "hours", "m": "minutes"}.get(value[-1:])
+        if unit is None or not value[:-1].isdecimal():
+            self.fail(f"{value!r} is no age: write 30d, 12h or 45m", param, ctx)
+        return timedelta(**{unit: int(value[:-1])})
+
+
+@main.group()
+def log() -> None:
+    """Look after the log."""
+
+
+@log.command(
+    epilog="Exit status: 0 done; 2 bad option or setting; 3 the log can't be read, or another"
+    " compaction is at work; 4 it can't be written.",
+)
+@click.option(
+    "--older-than",
+    type=Age(),
+    required=True,
+    metavar="AGE",
+    help="Move submissions that were closed longer ago: 30d, 12h, 45m.",
+)
+@click.option(
+    "--state",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the log and the spool are. [default: as for agent start]",
+)
+@click.option(
+    "--archive",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Where the archive goes. [default: archive/ in the state folder]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, for machines.")
+def compact(older_than: timedelta, state: Path | None, archive: Path | None, as_json: bool) -> None:
+    """Move what is long over from the log into a compressed archive.
+
+    Works while an agent is running. The archive verifies, and every replay command reads it. The
+    launch folders of the moved submissions, output included, are deleted.
+    """
+    from agent.retention import retire  # noqa: PLC0415 - see the module's docstring
+    from agent.settings import SettingsError, load  # noqa: PLC0415
+    from events.log import LogError, LogWriteFailed  # noqa: PLC0415
+
+    try:
+        folder = load(os.environ, {} if state is None else {"state_dir": state}).state_dir
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        moved, swept = retire(
+            folder / "events.sqlite", folder / "spool", archive or folder / "archive", older_than
+        )
+    except LogWriteFailed as error:
+        print(f"pluperfect: {error}", file=sys.stderr)
+        sys.exit(EXIT_LOG_WRITE_FAILED)
+    except LogError as error:
+        print(f"pluperfect: {error}", file=sys.stderr)
+        sys.exit(EXIT_LOG_UNUSABLE)
+    if as_json:
+        import json  # noqa: PLC0415
+
+        name = None if moved.archive is None else str(moved.archive)
+        counts = {"submissions": moved.streams, "records": moved.records}
+        spool = {"folders_deleted": swept.deleted, "folders_kept": swept.kept}
+        print(json.dumps({"archive": name, **counts, **spool}))
+        return
+    if moved.archive is None:
+        print("nothing is old enough; nothing was moved")
+        return
+    print(f"{moved.streams} submissions ({moved.records} records) moved to {moved.archive}")
+    print(f"{swept.deleted} launch folders deleted")
+    for key in swept.kept:
+        print(f"kept the launch folder {key}: something of it is alive, or not clear")

@@ -240,6 +240,9 @@ class Daemon:
             return
         earlier = await self._latest_submission(run.id)
         ordinal = attempt = 1
+        if earlier is None and (number := await self._latest_ordinal(run.id)):
+            # It was archived. Its attempts are not known, but were no more than its submissions.
+            ordinal = attempt = number + 1
         if earlier is not None:
             ordinal = earlier.run.ordinal + 1
             if earlier.run.scheduled_state_id == run.state.id:
@@ -266,10 +269,14 @@ class Daemon:
         )
         self._start(driver, nursery)
 
-    async def _latest_submission(self, flow_run_id: UUID) -> Submission | None:
+    async def _latest_ordinal(self, flow_run_id: UUID) -> int:
         streams = await self.world.log.streams(f"{flow_run_id}/")
-        if not streams:
+        return max((int(name.rpartition("/")[2]) for name in streams), default=0)
+
+    async def _latest_submission(self, flow_run_id: UUID) -> Submission | None:
+        number = await self._latest_ordinal(flow_run_id)
+        latest = stream_name(flow_run_id, number)
+        records = await self.world.log.read_stream(latest) if number else ()
+        if not records:
             return None
-        latest = max(streams, key=lambda name: int(name.rpartition("/")[2]))
-        records = await self.world.log.read_stream(latest)
         return fold((decode(record) for record in records), latest)

@@ -275,8 +275,10 @@ class SubmissionDriver:
         state = run.state
         due = state.state_details.scheduled_time if state else None
         before = None
-        if state is not None and self._history_matters(state.type):
-            before = await self._state_before(state.id)
+        if state is not None and self.submission.misplaced is not None:
+            before = await self._claimed_over(state.id)
+        elif state is not None and self._may_have_been_ours(state.type):
+            before = await self._newest_but(state.id)
         return RunRead(
             state_type=state.type if state else None,
             state_name=state.name if state else None,
@@ -290,17 +292,20 @@ class SubmissionDriver:
             before_transition_id=before.state_details.transition_id if before else None,
         )
 
-    def _history_matters(self, state_type: str) -> bool:
-        if self.submission.misplaced is not None:
-            return True
-        # Was our claim accepted before it was cancelled?
+    def _may_have_been_ours(self, state_type: str) -> bool:
+        """Tell whether the run may have been cancelled after our claim was accepted."""
         return self.submission.state is State.DISCOVERED and state_type == "CANCELLING"
 
     async def _state(self, state_id: UUID) -> PastState | None:
         states = await self.world.server.read_flow_run_states(self._run_id)
         return next((state for state in states if state.id == state_id), None)
 
-    async def _state_before(self, state_id: UUID) -> PastState | None:
+    async def _newest_but(self, state_id: UUID) -> PastState | None:
+        states = await self.world.server.read_flow_run_states(self._run_id)
+        others = [state for state in states if state.id != state_id]
+        return others[-1] if others else None
+
+    async def _claimed_over(self, state_id: UUID) -> PastState | None:
         """Return what a late claim was taken over: the newest state that it can have been.
 
         Not its neighbour in the history: a state's time is that at which its request came in, and

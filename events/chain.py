@@ -22,7 +22,7 @@ from uuid import UUID
 
 import attrs
 
-from events.log import Append, LogDamaged, Record, Stamp, Tip, VersionConflict
+from events.log import Append, ArchivedRange, LogDamaged, Record, Stamp, Tip, VersionConflict
 
 HASH_BYTES: Final = 16
 
@@ -181,10 +181,12 @@ class ChainVerifier:
     Attributes:
         previous: the hash of the last record that was in order; `genesis` to begin with.
         position: that record's position.
+        archived: finds the archived range that begins at a position.
     """
 
     previous: bytes
     position: int = 0
+    archived: Callable[[int], ArchivedRange | None] = lambda _first: None
     _versions: dict[str, int] = attrs.field(factory=dict)
     _closed: set[str] = attrs.field(factory=set)
 
@@ -200,6 +202,8 @@ class ChainVerifier:
             tip: where the log ends by its own account; it tells more about a damaged end.
         """
         fields = fields_of(record)
+        if fields[0] != self.position + 1:
+            self._skip_what_was_archived(fields[0])
         if fields[0] != self.position + 1 or link(self.previous, fields) != record.hash:
             return _diagnose(self, record, rest, tip)
         objection = self.objection(record)
@@ -212,6 +216,14 @@ class ChainVerifier:
             self._versions[record.stream] = record.version
         self.previous, self.position = record.hash, record.position
         return None
+
+    def _skip_what_was_archived(self, position: int) -> None:
+        """Go on after archived ranges that lead from here towards a position."""
+        while self.position + 1 < position:
+            gone = self.archived(self.position + 1)
+            if gone is None or gone.hash_before != self.previous:
+                return
+            self.previous, self.position = gone.hash_after, gone.last
 
     def objection(self, record: Record) -> str | None:
         """Say which rule a record breaks if it comes next, its hash aside."""
@@ -231,6 +243,7 @@ def verify_chain(
     *,
     path: Path | str = "(no file)",
     tip: Tip | None = None,
+    archived: Callable[[int], ArchivedRange | None] = lambda _first: None,
 ) -> Iterator[Record]:
     """Yield the records of a whole log, each after it was found to be in order.
 
@@ -240,12 +253,13 @@ def verify_chain(
         path: names the log in errors.
         tip: where the log ended, by its own account, before reading began. Without it, a cut
             off end goes unnoticed.
+        archived: finds the archived range that begins at a position.
 
     Raises:
         ChainBroken: at the first record that is not as it was written.
     """
     rest = iter(records)
-    verifier = ChainVerifier(genesis(log_id))
+    verifier = ChainVerifier(genesis(log_id), archived=archived)
     if tip is not None and tip.position == 0 and tip.hash != verifier.previous:
         detail = "the log's own note of where it begins is not that of its id"
         raise ChainBroken(path, Damage(0, DamageKind.ALTERED, detail))

@@ -111,6 +111,22 @@ class Tip:
     hash: bytes
 
 
+@attrs.frozen
+class ArchivedRange:
+    """Consecutive records that were moved from a log to an archive (or are not in this archive).
+
+    Attributes:
+        first, last: their positions.
+        hash_before: of the record before them.
+        hash_after: of the last of them, on which the record after them builds.
+    """
+
+    first: int
+    last: int
+    hash_before: bytes
+    hash_after: bytes
+
+
 class LogError(Exception):
     """Base of everything that can go wrong with a log."""
 
@@ -178,6 +194,14 @@ class LogReader(Protocol):
 
     def tip(self) -> Tip:
         """Return where the log ends by its own account, which is written with every commit."""
+        ...
+
+    def archived_range(self, first: int) -> ArchivedRange | None:
+        """Return the archived range that begins at a position, if one does."""
+        ...
+
+    def is_archived(self, stream: str) -> bool:
+        """Tell whether a stream was closed and moved to an archive. It stays closed for ever."""
         ...
 
     def last_position(self) -> int:

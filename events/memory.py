@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 from events.chain import check, extend, genesis, verify_chain
-from events.log import Append, Clock, LogWriteFailed, Record, Tip, VersionConflict
+from events.log import Append, ArchivedRange, Clock, LogWriteFailed, Record, Tip, VersionConflict
 
 NAME = "(in memory)"
 """What stands for the path in errors."""
@@ -80,6 +80,14 @@ class MemoryStore:
         if in_doubt:
             copy._add(self._in_doubt)
         return copy
+
+    def archived_range(self, first: int) -> ArchivedRange | None:
+        """Return None: nothing is archived from memory."""
+        return None
+
+    def is_archived(self, stream: str) -> bool:
+        """Return False: nothing is archived from memory."""
+        return False
 
     def last_position(self) -> int:
         """See `LogReader.last_position`."""

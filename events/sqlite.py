@@ -24,6 +24,7 @@ from events.clock import system_clock
 from events.lock import LogLock
 from events.log import (
     Append,
+    ArchivedRange,
     Clock,
     LogDamaged,
     LogWriteFailed,
@@ -162,6 +163,14 @@ class SqliteStore:
         """See `SqliteReader.tip`."""
         return self._reader.tip()
 
+    def archived_range(self, first: int) -> ArchivedRange | None:
+        """See `LogReader.archived_range`."""
+        return self._reader.archived_range(first)
+
+    def is_archived(self, stream: str) -> bool:
+        """See `LogReader.is_archived`."""
+        return self._reader.is_archived(stream)
+
     def version_of(self, stream: str) -> int:
         """See `SqliteReader.version_of`."""
         return self._reader.version_of(stream)
@@ -216,7 +225,11 @@ class SqliteStore:
     def _ending_of(self, stream: str) -> tuple[int, bool]:
         query = "SELECT version, closes FROM records WHERE stream = ? ORDER BY version DESC LIMIT 1"
         row = self._connection.execute(query, (stream,)).fetchone()
-        return (0, False) if row is None else (row[0], row[1] == 1)
+        if row is not None:
+            return (row[0], row[1] == 1)
+        query = "SELECT version FROM archived_streams WHERE stream = ?"
+        row = self._connection.execute(query, (stream,)).fetchone()
+        return (0, False) if row is None else (row[0], True)
 
     def _fail(self, error: BaseException) -> str:
         """Accept nothing from now on: promise 6. Return the reason."""
@@ -336,7 +349,8 @@ def _end_of(reader: SqliteReader) -> Tip:
     if tip.position != last:
         at, reason = min(tip.position, last) + 1, f"it notes its end at {tip.position}, not {last}"
         raise LogDamaged(reader.path, at, reason)
-    end = Tip(0, genesis(reader.log_id))
+    before = reader.archived_before(last)
+    end = Tip(last - 1, before) if before is not None else Tip(0, genesis(reader.log_id))
     for record in reader.read_all(max(last - 2, 0)):
         if record.position == last and link(end.hash, fields_of(record)) != record.hash:
             raise LogDamaged(reader.path, last, "the last record was altered")

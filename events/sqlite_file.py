@@ -61,6 +61,22 @@ CREATE TABLE tip (
     hash BLOB NOT NULL CHECK (length(hash) = 16)
 ) STRICT;
 
+-- What was moved to an archive, so that the chain can be followed over the gaps.
+CREATE TABLE archived_ranges (
+    first INTEGER PRIMARY KEY,
+    last INTEGER NOT NULL UNIQUE CHECK (last >= first),
+    hash_before BLOB NOT NULL CHECK (length(hash_before) = 16),
+    hash_after BLOB NOT NULL CHECK (length(hash_after) = 16)
+) STRICT;
+
+-- Archived streams stay closed: their names are never used again.
+CREATE TABLE archived_streams (
+    stream TEXT PRIMARY KEY,
+    position INTEGER NOT NULL,
+    version INTEGER NOT NULL,
+    archive TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- The file itself refuses what is out of order, whoever writes; this is also what stops an
 -- INSERT OR REPLACE, which deletes without asking the triggers on DELETE. It costs 6 % of the
 -- records that can be committed in a second.
@@ -68,12 +84,28 @@ CREATE TRIGGER records_follow_each_other BEFORE INSERT ON records
 WHEN NEW.position IS NOT 1 + ifnull((SELECT max(position) FROM records), 0)
   OR NEW.version IS NOT 1 + ifnull((SELECT max(version) FROM records WHERE stream = NEW.stream), 0)
   OR (SELECT closes FROM records WHERE stream = NEW.stream AND version = NEW.version - 1) = 1
+  OR EXISTS (SELECT 1 FROM archived_streams WHERE stream = NEW.stream)
 BEGIN SELECT RAISE(ABORT, 'a record that does not follow the one before it'); END;
 
 CREATE TRIGGER records_are_never_changed BEFORE UPDATE ON records
 BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 
 CREATE TRIGGER records_are_never_removed BEFORE DELETE ON records
+WHEN NOT EXISTS (SELECT 1 FROM archived_streams WHERE stream = OLD.stream)
+  OR ifnull((SELECT last FROM archived_ranges WHERE first <= OLD.position
+             ORDER BY first DESC LIMIT 1), 0) < OLD.position
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+
+CREATE TRIGGER archived_ranges_are_never_changed BEFORE UPDATE ON archived_ranges
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+
+CREATE TRIGGER archived_ranges_are_never_removed BEFORE DELETE ON archived_ranges
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+
+CREATE TRIGGER archived_streams_are_never_changed BEFORE UPDATE ON archived_streams
+BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
+
+CREATE TRIGGER archived_streams_are_never_removed BEFORE DELETE ON archived_streams
 BEGIN SELECT RAISE(ABORT, 'the log is append-only'); END;
 
 CREATE TRIGGER streams_open AFTER INSERT ON records WHEN NEW.version = 1 AND NEW.closes = 0
@@ -87,9 +119,11 @@ END;
 """
 
 OPEN_RECORDS: Final = f"""
-SELECT {", ".join(f"records.{column}" for column in COLUMNS.split(", "))}, before.hash
+SELECT {", ".join(f"records.{column}" for column in COLUMNS.split(", "))},
+    coalesce(before.hash, gone.hash_after)
 FROM open_streams JOIN records USING (stream)
 LEFT JOIN records AS before ON before.position = records.position - 1
+LEFT JOIN archived_ranges AS gone ON gone.last = records.position - 1
 ORDER BY open_streams.position, records.version
 """  # noqa: S608 - all of it is ours
 """The records of all open streams, each with the hash of the record before it in the log."""

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import apsw
 
 from events.chain import fields_of, genesis, link, verify_chain
-from events.log import LogDamaged, NotALog, Record, Tip
+from events.log import ArchivedRange, LogDamaged, NotALog, Record, Tip
 from events.sqlite_file import (
     COLUMNS,
     DISAGREEMENT,
@@ -103,9 +103,38 @@ class SqliteReader:
         """Return where the log ends by its own account, which is written with every commit."""
         return Tip(*self._rows("SELECT position, hash FROM tip")[0])
 
+    def archived_range(self, first: int) -> ArchivedRange | None:
+        """See `LogReader.archived_range`."""
+        query = "SELECT first, last, hash_before, hash_after FROM archived_ranges WHERE first = ?"
+        rows = self._rows(query, (first,))
+        return ArchivedRange(*rows[0]) if rows else None
+
+    def archived_before(self, position: int) -> bytes | None:
+        """Return the hash of the record before a position, if that record is archived."""
+        query = "SELECT hash_after FROM archived_ranges WHERE last = ?"
+        rows = self._rows(query, (position - 1,))
+        return rows[0][0] if rows else None
+
+    def archived_records(self) -> int:
+        """Return how many records were moved to archives (or are not in this archive)."""
+        return int(self._rows("SELECT ifnull(sum(last - first + 1), 0) FROM archived_ranges")[0][0])
+
+    def archive_of(self, stream: str) -> str | None:
+        """Return the name of the archive that a stream was moved to, if it was."""
+        query = "SELECT archive FROM archived_streams WHERE stream = ?"
+        rows = self._rows(query, (stream,))
+        return rows[0][0] if rows else None
+
+    def is_archived(self, stream: str) -> bool:
+        """See `LogReader.is_archived`."""
+        return self.archive_of(stream) is not None
+
     def version_of(self, stream: str) -> int:
         """Return the version of a stream's last record, 0 when there is no such stream."""
-        query = "SELECT ifnull(max(version), 0) FROM records WHERE stream = ?"
+        query = (
+            "SELECT ifnull((SELECT max(version) FROM records WHERE stream = ?1), ifnull("
+            "(SELECT version FROM archived_streams WHERE stream = ?1), 0))"
+        )
         return int(self._rows(query, (stream,))[0][0])
 
     def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
@@ -142,10 +171,12 @@ class SqliteReader:
         """See `LogReader.streams`."""
         # The byte 0xff is greater than any that text can go on with.
         query = (
-            "SELECT stream FROM records WHERE version = 1 AND stream >= ?1"
+            "SELECT stream, position FROM records WHERE version = 1 AND stream >= ?1"
+            " AND stream < ?1 || CAST(x'ff' AS TEXT) UNION ALL"
+            " SELECT stream, position FROM archived_streams WHERE stream >= ?1"
             " AND stream < ?1 || CAST(x'ff' AS TEXT) ORDER BY position"
         )
-        return [name for (name,) in self._rows(query, (prefix,))]
+        return [name for name, _position in self._rows(query, (prefix,))]
 
     def verified(self) -> Iterator[Record]:
         """Yield every record, each after it was found to be in order.
@@ -154,7 +185,13 @@ class SqliteReader:
             ChainBroken: names the first record that is altered, missing, moved or foreign.
             LogDamaged: part of the file can't be read, or the end differs from its note.
         """
-        yield from verify_chain(self.read_all(), self.log_id, path=self.path, tip=self.tip())
+        yield from verify_chain(
+            self.read_all(),
+            self.log_id,
+            path=self.path,
+            tip=self.tip(),
+            archived=self.archived_range,
+        )
         last, noted = self._rows("SELECT ifnull((SELECT max(position) FROM records), 0), position"
                                  " FROM tip")[0]  # fmt: skip
         if last != noted:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -88,6 +88,7 @@ def show(log: Path, run: str, *, full: bool, as_json: bool) -> None:
         except NoSuchRun as error:
             hint = f" (similar: {', '.join(error.similar)})" if error.similar else ""
             _fail(EXIT_USAGE, f"{error}{hint}; `replay list {log}` lists them")
+        streams = _those_in_this_log(reader, streams)
         if len(streams) > 1:
             _refuse_to_choose(reader, run, streams)
         story = tell(reader, streams[0])
@@ -125,12 +126,11 @@ def _reading(log: Path, damage_status: int = EXIT_UNREADABLE) -> Iterator[Sqlite
     """Open a log; end with a line and a status when it can't be read, now or later."""
     import apsw  # noqa: PLC0415 - see the module's docstring
 
+    from events.archive import open_log  # noqa: PLC0415
     from events.log import LogDamaged, LogError  # noqa: PLC0415
-    from events.sqlite import SqliteReader  # noqa: PLC0415
 
     try:
-        reader = SqliteReader.open(log / LOG_NAME if log.is_dir() else log)
-        with contextlib.closing(reader):
+        with open_log(log / LOG_NAME if log.is_dir() else log) as reader:
             yield reader
     except LogDamaged as error:
         _fail(damage_status, str(error))
@@ -138,6 +138,14 @@ def _reading(log: Path, damage_status: int = EXIT_UNREADABLE) -> Iterator[Sqlite
         _fail(EXIT_UNREADABLE, str(error))
     except apsw.Error as error:
         _fail(EXIT_UNREADABLE, f"{log} can't be read as a pluperfect log: {error}")
+
+
+def _those_in_this_log(reader: SqliteReader, streams: Sequence[str]) -> list[str]:
+    here = [stream for stream in streams if not reader.is_archived(stream)]
+    if not here:
+        names = ", ".join(sorted({str(reader.archive_of(stream)) for stream in streams}))
+        _fail(EXIT_USAGE, f"{streams[0]} was moved to an archive; ask that one: {names}")
+    return here
 
 
 def _refuse_to_choose(reader: SqliteReader, run: str, streams: list[str]) -> NoReturn:

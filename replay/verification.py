@@ -104,7 +104,8 @@ def verify(
         NeedsNewerRelease: a record holds an event that this release does not know.
         LogDamaged: the file can't be read to its end.
     """
-    checks = _Checks(ChainVerifier(genesis(log_id)), decide, tally)
+    chain = ChainVerifier(genesis(log_id), archived=reader.archived_range)
+    checks = _Checks(chain, decide, tally)
     while True:
         tip = reader.tip()
         records = reader.read_all(checks.chain.position)
@@ -120,6 +121,9 @@ def verify(
         # The list of open streams is no part of the chain, but recovery goes by it. It can be
         # compared only if nothing was written since the last record was read.
         listed = reader.open_streams()
+        # What was closed and archived while this went on is not there to be read to its end.
+        for name in [name for name in checks.streams if reader.is_archived(name)]:
+            del checks.streams[name]
         if reader.last_position() == checks.chain.position:
             break
     yield from checks.ending(listed)

@@ -12,7 +12,7 @@ import attrs
 import orjson
 
 from events.chain import fields_of, genesis, link
-from events.log import Record, Tip
+from events.log import ArchivedRange, Record, Tip
 from events.memory import MemoryStore
 from tests.samples.make_sample import Happening, Recorder, SettableClock
 
@@ -64,6 +64,12 @@ class RecordsReader:
         if not self.records:
             return Tip(0, genesis(self.log_id))
         return Tip(self.records[-1].position, self.records[-1].hash)
+
+    def archived_range(self, first: int) -> ArchivedRange | None:
+        return None
+
+    def is_archived(self, stream: str) -> bool:
+        return False
 
     def last_position(self) -> int:
         return self.records[-1].position if self.records else 0
