@@ -62,6 +62,23 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
 
+class Age(click.ParamType[timedelta]):
+    """An age such as `30d`, `12h` or `45m`."""
+
+    name = "age"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read an age."""
+        if isinstance(value, timedelta):
+            return value
+        unit = {"d": "days", "h": "hours", "m": "minutes"}.get(value[-1:])
+        if unit is None or not value[:-1].isdecimal():
+            self.fail(f"{value!r} is no age: write 30d, 12h or 45m", param, ctx)
+        return timedelta(**{unit: int(value[:-1])})
+
+
 @click.group(cls=LazyGroup)
 @click.version_option(version("pluperfect"), prog_name="pluperfect")
 def main() -> None:
@@ -135,6 +152,20 @@ def agent() -> None:
     help="At SIGINT or SIGTERM: leave what runs to the next start, or wait for it.",
 )
 @click.option(
+    "--max-late",
+    type=Age(),
+    metavar="AGE",
+    help="Leave runs alone that were due longer ago: 30d, 12h, 45m. [default: no bound]",
+)
+@click.option(
+    "--overdue-after",
+    type=Age(),
+    default="5m",
+    show_default=True,
+    metavar="AGE",
+    help="Warn of a submission that has been on its way for so long without getting on.",
+)
+@click.option(
     "--on-uncertain",
     type=click.Choice(["crash", "relaunch"]),
     default="crash",
@@ -190,6 +221,8 @@ def start(**options: Any) -> None:
         hide_welcome=options["hide_welcome"],
         wait_on_stop=options["on_stop"] == "wait",
         json_lines=options["log_format"] == "json",
+        max_late=options["max_late"],
+        overdue_after=options["overdue_after"],
         on_uncertain=OnUncertain(options["on_uncertain"]),
     )
     sys.exit(start_agent(settings, request))
@@ -225,23 +258,6 @@ def status(state: Path | None, as_json: bool) -> None:
     except LogError as error:
         print(f"pluperfect: {error}", file=sys.stderr)
         sys.exit(EXIT_LOG_UNUSABLE)
-
-
-class Age(click.ParamType[timedelta]):
-    """An age such as `30d`, `12h` or `45m`."""
-
-    name = "age"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        """Read an age."""
-        if isinstance(value, timedelta):
-            return value
-        unit = {"d": "days", "h": "hours", "m": "minutes"}.get(value[-1:])
-        if unit is None or not value[:-1].isdecimal():
-            self.fail(f"{value!r} is no age: write 30d, 12h or 45m", param, ctx)
-        return timedelta(**{unit: int(value[:-1])})
 
 
 @main.group()

@@ -21,12 +21,14 @@ import trio
 
 from agent.noticeboard import NoticeBoard
 from agent.outage import OutageWatch
+from agent.overdue import watch_for_overdue
 from agent.polling import LARGEST_PAGE, Offer, QueuePoller
+from agent.prefect.models import FlowRun
 from agent.submission import SubmissionDriver, World
 from events.codec import decode
 from events.lifecycle import State
 from events.log import LogError
-from events.notices import AGENT_STREAM, AgentStarted, AgentStopped
+from events.notices import AGENT_STREAM, AgentStarted, AgentStopped, RunLeftAlone
 from events.observations import RunOffered
 from events.submission import Submission, fold, stream_name
 
@@ -61,6 +63,9 @@ class Plan:
         run_once: poll once, see everything through, return.
         started: the notice that opens the agent's part of the log; the count of open
             submissions is filled in.
+        max_late_seconds: runs that were due longer ago are left alone; None for no bound.
+        overdue_seconds: how long a submission may be in one state on its way to a start before
+            that is said.
     """
 
     limit: int | None
@@ -69,6 +74,8 @@ class Plan:
     run_once: bool
     on_stop: OnStop
     started: AgentStarted
+    max_late_seconds: float | None = None
+    overdue_seconds: float = 300.0
 
 
 @attrs.define(eq=False)
@@ -93,6 +100,7 @@ class Daemon:
         default=attrs.Factory(lambda self: OutageWatch(self.board.post), takes_self=True)
     )
     _resting_until: dict[UUID, float] = attrs.field(factory=dict)
+    _left_alone: set[UUID] = attrs.field(factory=set)
     _more_waiting: bool = False
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _stopped_by: str | None = None
@@ -109,6 +117,13 @@ class Daemon:
             if obey_signals:
                 nursery.start_soon(self._obey_signals, nursery.cancel_scope)
             await self._recover(nursery)
+            nursery.start_soon(
+                watch_for_overdue,
+                self.drivers.values,
+                ON_THE_WAY,
+                self.plan.overdue_seconds,
+                self.board.post,
+            )
             with self._polling:
                 await self._poll_until_done(nursery)
             await self._wind_down()
@@ -235,6 +250,9 @@ class Daemon:
         run = offer.run
         if run.id in self.drivers or run.id in self._resting_until or run.state is None:
             return
+        due = run.state.state_details.scheduled_time or run.next_scheduled_start_time
+        if due is not None and await self._is_too_late(run, due):
+            return
         if run.retry_type == "in_process":
             # Its engine, maybe another agent's, is alive and will go on by itself.
             return
@@ -250,7 +268,6 @@ class Daemon:
                     # Already handed to infrastructure from this very state: a stale answer.
                     return
                 attempt = earlier.run.attempt + 1
-        due = run.state.state_details.scheduled_time or run.next_scheduled_start_time
         observation = RunOffered(
             agent_id=self.plan.started.agent_id,
             flow_run_id=run.id,
@@ -268,6 +285,18 @@ class Daemon:
             self.world, stream, observation, run, fresh_since=polled_at
         )
         self._start(driver, nursery)
+
+    async def _is_too_late(self, run: FlowRun, due: datetime) -> bool:
+        late = (self.now() - due).total_seconds()
+        if self.plan.max_late_seconds is None or late <= self.plan.max_late_seconds:
+            return False
+        # It stays Scheduled, and is offered at every poll: ask for as many more, and say it once.
+        self._resting_until[run.id] = trio.current_time() + REFUSED_RUN_RESTS_SECONDS
+        if run.id not in self._left_alone:
+            self._left_alone.add(run.id)
+            logger.warning("%s: left alone, it was due %.0f s ago (--max-late)", run.name, late)
+            await self.board.post(RunLeftAlone(run.id, run.name, round(late, 3)))
+        return True
 
     async def _latest_ordinal(self, flow_run_id: UUID) -> int:
         streams = await self.world.log.streams(f"{flow_run_id}/")

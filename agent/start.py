@@ -12,7 +12,7 @@ import random
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from uuid import UUID
 
@@ -59,6 +59,8 @@ class Request:
     wait_on_stop: bool
     json_lines: bool
     on_uncertain: OnUncertain = OnUncertain.CRASH
+    max_late: timedelta | None = None
+    overdue_after: timedelta = timedelta(minutes=5)
 
 
 def start_agent(settings: Settings, request: Request) -> int:
@@ -144,6 +146,8 @@ def _plan(settings: Settings, request: Request, agent_id: UUID) -> Plan:
             prefetch_seconds=settings.prefetch_seconds,
             open_submissions=0,
         ),
+        max_late_seconds=request.max_late.total_seconds() if request.max_late else None,
+        overdue_seconds=request.overdue_after.total_seconds(),
     )
 
 

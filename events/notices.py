@@ -10,7 +10,7 @@ from uuid import UUID
 
 import attrs
 
-from events.lifecycle import Event
+from events.lifecycle import Event, State
 
 AGENT_STREAM = "agent"
 
@@ -87,3 +87,31 @@ class QueueCreated(Notice):
     """A queue was missing at the server, and was created."""
 
     queue: str
+
+
+@attrs.frozen
+class RunLeftAlone(Notice):
+    """A run was not claimed because it was due too long ago; said once per agent and run.
+
+    Attributes:
+        late_seconds: how long ago it was due.
+    """
+
+    flow_run_id: UUID
+    run_name: str
+    late_seconds: float
+
+
+@attrs.frozen
+class SubmissionOverdue(Notice):
+    """A submission has been on its way to a start for too long; said once per agent and state.
+
+    Attributes:
+        submission: the stream.
+        state: where it is.
+        seconds: for how long it has been there, as far as this agent has seen.
+    """
+
+    submission: str
+    state: State
+    seconds: float

@@ -44,6 +44,8 @@ from events.notices import (
     QueueCreated,
     QueuePaused,
     QueueResumed,
+    RunLeftAlone,
+    SubmissionOverdue,
 )
 from events.observations import (
     AgentRestarted,
@@ -254,6 +256,8 @@ _WORDS: Final[Mapping[type[Event], Callable[[Any], str]]] = {
     PollingFailed: lambda e: e.error,
     PollingResumed: lambda e: f"after {duration(e.outage_seconds)}",
     QueuePaused: lambda e: e.queue,
+    RunLeftAlone: lambda e: f"{e.run_name} was due {e.late_seconds:.0f} s ago",
+    SubmissionOverdue: lambda e: f"{e.submission}: {e.state.name} for {e.seconds:.0f} s",
     QueueResumed: lambda e: e.queue,
     QueueCreated: lambda e: e.queue,
 }

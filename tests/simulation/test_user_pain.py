@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from events.lifecycle import OutcomeProposed, State
+from events.notices import RunLeftAlone, SubmissionOverdue
 from tests.simulation.test_daemon import closed
 from tests.simulation.world import Command, simulated_world
 
@@ -124,3 +125,60 @@ async def test_infrastructure_that_is_slow_to_start_is_not_called_crashed(
             await world.until(lambda: closed(world, run), within_seconds=5 * HOUR)
     assert world.state_of(run) == "COMPLETED"
     assert not [e for e in world.events(run) if isinstance(e, OutcomeProposed)]
+
+
+async def test_runs_that_are_later_than_the_operator_wants_are_left_alone(
+    autojump_clock: MockClock,
+) -> None:
+    async with simulated_world() as world:
+        deployment = world.deployment()
+        ancient = world.schedule(deployment, in_seconds=-14 * 24 * HOUR)
+        recent = world.schedule(deployment, in_seconds=-0.5 * HOUR)
+        async with world.agent(max_late_seconds=HOUR):
+            await world.until(lambda: closed(world, recent))
+            await trio.sleep(600)
+
+        assert world.processes.launches == [recent]
+        assert world.state_of(ancient) == "SCHEDULED"
+        left = [n for n in world.notices() if isinstance(n, RunLeftAlone)]
+        assert [str(notice.flow_run_id) for notice in left] == [ancient]
+
+
+async def test_without_a_bound_late_runs_are_launched(autojump_clock: MockClock) -> None:
+    async with simulated_world() as world:
+        ancient = world.schedule(world.deployment(), in_seconds=-14 * 24 * HOUR)
+        async with world.agent():
+            await world.until(lambda: closed(world, ancient))
+
+        assert world.processes.launches == [ancient]
+
+
+async def test_a_submission_that_does_not_get_on_is_said_once(autojump_clock: MockClock) -> None:
+    async with simulated_world() as world:
+        run = world.schedule(world.deployment())
+        world.processes.hangs = True
+        async with world.agent():
+            await trio.sleep(1800)
+
+        overdue = [n for n in world.notices() if isinstance(n, SubmissionOverdue)]
+        assert [(n.submission, n.state) for n in overdue] == [(f"{run}/1", State.LAUNCHING)]
+        assert overdue[0].seconds >= 300
+
+
+@pytest.mark.parametrize("moment", range(1, 40, 3))
+async def test_a_log_restored_from_an_older_copy_launches_nothing_twice(
+    moment: int, autojump_clock: MockClock
+) -> None:
+    async with simulated_world(lambda _run: Command(seconds=10.0)) as world:
+        run = world.schedule(world.deployment())
+        async with world.agent():
+            await world.until(lambda: world.store.last_position() >= moment or closed(world, run))
+            older = world.store.crash_copy()
+            await world.until(lambda: closed(world, run))
+        world.store = older
+        async with world.agent():
+            await trio.sleep(120)
+
+        assert world.processes.launches == [run]
+        assert world.state_of(run) == "COMPLETED"
+        assert not [s for s in world.store.open_streams() if s.startswith(run)]

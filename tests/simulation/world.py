@@ -256,6 +256,7 @@ def plan_for(
     run_once: bool = False,
     on_stop: OnStop = OnStop.LEAVE,
     prefetch_seconds: float = 0.0,
+    max_late_seconds: float | None = None,
 ) -> Plan:
     started = AgentStarted(
         version="0",
@@ -269,7 +270,8 @@ def plan_for(
         prefetch_seconds=prefetch_seconds,
         open_submissions=0,
     )
-    return Plan(limit, 5.0, prefetch_seconds, run_once, on_stop, started)
+    plan = Plan(limit, 5.0, prefetch_seconds, run_once, on_stop, started)
+    return attrs.evolve(plan, max_late_seconds=max_late_seconds)
 
 
 @attrs.define(eq=False)
