@@ -20,11 +20,13 @@ class Verdict:
     Attributes:
         divergence: the first one; None for a sound log.
         seconds: how long it took.
+        archived: how many records the log says are in archives (in one: are not).
     """
 
     log: str
     tally: Tally
     seconds: float
+    archived: int = 0
     divergence: Divergence | None = None
 
     @property
@@ -48,7 +50,8 @@ def verify_log(reader: SqliteReader, name: str) -> Verdict:
     except LogDamaged as error:
         problem = f"the file is damaged: {error.reason}"
         divergence = Divergence(Kind.CHAIN, error.position or tally.records + 1, problem)
-    return Verdict(name, tally, time.perf_counter() - began, divergence)
+    archived = reader.archived_records() if divergence is None else 0
+    return Verdict(name, tally, time.perf_counter() - began, archived, divergence)
 
 
 def print_verdict(verdict: Verdict, screen: Screen) -> None:
@@ -61,6 +64,9 @@ def print_verdict(verdict: Verdict, screen: Screen) -> None:
     found = verdict.divergence
     if found is None:
         screen.line(("sound", "good"), (f"  {checked}", ""))
+        if verdict.archived:
+            elsewhere = f"{_many(verdict.archived, 'record')} of this log kept elsewhere"
+            screen.line((f"       {elsewhere}, by its own account: verify that file too", "dim"))
         return
     what = f": {found.type}" if found.type else ""
     where = f" (stream {found.stream}, version {found.version})" if found.version else ""
@@ -98,5 +104,6 @@ def verdict_object(verdict: Verdict) -> dict[str, Any]:
         "submissions": verdict.tally.submissions,
         "decisions": verdict.tally.decisions,
         "seconds": verdict.seconds,
+        "archived_records": verdict.archived,
         "divergence": divergence,
     }

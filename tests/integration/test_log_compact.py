@@ -53,6 +53,7 @@ def test_old_submissions_move_and_everything_can_still_be_read(state: Path) -> N
     for log in (state / "events.sqlite", archive):
         verified = run("replay", "verify", log)
         assert (verified.returncode, verified.stdout[:5]) == (0, "sound")
+        assert "kept elsewhere" in verified.stdout
     in_log = run("replay", "list", "--json", state).stdout.splitlines()
     in_archive = run("replay", "list", "--json", archive).stdout.splitlines()
     assert in_archive
