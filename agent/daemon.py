@@ -101,6 +101,7 @@ class Daemon:
     )
     _resting_until: dict[UUID, float] = attrs.field(factory=dict)
     _left_alone: set[UUID] = attrs.field(factory=set)
+    _passed_over: int = 0
     _more_waiting: bool = False
     _changed: trio.Event = attrs.field(factory=trio.Event)
     _stopped_by: str | None = None
@@ -230,32 +231,42 @@ class Daemon:
         self._forget_rested(began)
         # Runs that we have in hand already may still be offered: ask for as many more.
         known = sum(d.submission.state is State.DISCOVERED for d in self.drivers.values())
-        limit = min(room + known + len(self._resting_until), LARGEST_PAGE)
+        passed_over = max(known + len(self._resting_until), self._passed_over)
+        limit = min(room + passed_over, LARGEST_PAGE)
         horizon = self.now() + timedelta(seconds=self.plan.prefetch_seconds)
         poll = await self.poller.poll(limit=limit, scheduled_before=horizon)
         self.last_poll_worked = poll.answered
         await self._outage.note(poll.failures, succeeded=poll.answered)
-        self._more_waiting = poll.full
+        taken = self._passed_over = 0
         for offer in poll.offers:
             if self._room() <= 0:
                 self._more_waiting = True
-                break
-            await self._consider(offer, began, nursery)
+                return
+            if await self._consider(offer, began, nursery):
+                taken += 1
+            else:
+                self._passed_over += 1
+        # A page of nothing but runs that are passed over must not be asked for again at once.
+        self._more_waiting = poll.full and taken > 0
 
     def _forget_rested(self, now: float) -> None:
         self._resting_until = {k: t for k, t in self._resting_until.items() if t > now}
 
-    async def _consider(self, offer: Offer, polled_at: float, nursery: trio.Nursery) -> None:
-        """Begin a submission of an offered run, unless it is in hand or was refused just now."""
+    async def _consider(self, offer: Offer, polled_at: float, nursery: trio.Nursery) -> bool:
+        """Begin a submission of an offered run, unless it is in hand or was refused just now.
+
+        Returns:
+            Whether one was begun.
+        """
         run = offer.run
         if run.id in self.drivers or run.id in self._resting_until or run.state is None:
-            return
+            return False
         due = run.state.state_details.scheduled_time or run.next_scheduled_start_time
         if due is not None and await self._is_too_late(run, due):
-            return
+            return False
         if run.retry_type == "in_process":
             # Its engine, maybe another agent's, is alive and will go on by itself.
-            return
+            return False
         earlier = await self._latest_submission(run.id)
         ordinal = attempt = 1
         if earlier is None and (number := await self._latest_ordinal(run.id)):
@@ -266,7 +277,7 @@ class Daemon:
             if earlier.run.scheduled_state_id == run.state.id:
                 if earlier.state is not State.ABORTED:
                     # Already handed to infrastructure from this very state: a stale answer.
-                    return
+                    return False
                 attempt = earlier.run.attempt + 1
         observation = RunOffered(
             agent_id=self.plan.started.agent_id,
@@ -285,6 +296,7 @@ class Daemon:
             self.world, stream, observation, run, fresh_since=polled_at
         )
         self._start(driver, nursery)
+        return True
 
     async def _is_too_late(self, run: FlowRun, due: datetime) -> bool:
         late = (self.now() - due).total_seconds()

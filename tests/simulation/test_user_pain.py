@@ -182,3 +182,20 @@ async def test_a_log_restored_from_an_older_copy_launches_nothing_twice(
         assert world.processes.launches == [run]
         assert world.state_of(run) == "COMPLETED"
         assert not [s for s in world.store.open_streams() if s.startswith(run)]
+
+
+async def test_a_run_that_is_offered_while_its_command_lives_is_not_polled_for_without_pause(
+    autojump_clock: MockClock,
+) -> None:
+    async with simulated_world(lambda _run: Command(seconds=60.0)) as world:
+        deployment = world.deployment()
+        run = world.schedule(deployment)
+        async with world.agent(limit=2):
+            await world.until(lambda: world.submission(run).state is State.STARTED)
+            world.state.set_state(run, {"type": "SCHEDULED"}, force=True)
+            before = world.count("POST", "/get_runs")
+            other = world.schedule(deployment)
+            await trio.sleep(30)
+
+        assert world.count("POST", "/get_runs") - before < 12
+        assert other in world.processes.launches, "and it does not hide others"
