@@ -298,6 +298,7 @@ def compact(older_than: timedelta, state: Path | None, archive: Path | None, as_
     from agent.retention import retire  # noqa: PLC0415 - see the module's docstring
     from agent.settings import SettingsError, load  # noqa: PLC0415
     from events.log import LogError, LogWriteFailed  # noqa: PLC0415
+    from events.places import LOG_NAME  # noqa: PLC0415
 
     try:
         folder = load(os.environ, {} if state is None else {"state_dir": state}).state_dir
@@ -305,7 +306,7 @@ def compact(older_than: timedelta, state: Path | None, archive: Path | None, as_
         raise click.UsageError(str(error)) from None
     try:
         moved, swept = retire(
-            folder / "events.sqlite", folder / "spool", archive or folder / "archive", older_than
+            folder / LOG_NAME, folder / "spool", archive or folder / "archive", older_than
         )
     except LogWriteFailed as error:
         print(f"pluperfect: {error}", file=sys.stderr)

@@ -9,7 +9,6 @@ nothing heavy (httpx, trio, pendulum) is imported here.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +32,7 @@ from agent.values import (
     Timeout,
     structure,
 )
+from events.places import STATE_VARIABLE, default_state_dir
 
 __all__ = [
     "BadSetting",
@@ -182,7 +182,7 @@ SOURCES: Final[Mapping[str, Source]] = {
     ),
     "logging_level": Source(LogLevel, ("PREFECT_LOGGING_LEVEL",)),
     "debug_mode": Source(bool, ("PREFECT_DEBUG_MODE",)),
-    "state_dir": Source(Path, ("PLUPERFECT_STATE",), "--state"),
+    "state_dir": Source(Path, (STATE_VARIABLE,), "--state"),
     "python": Source(str, ("PLUPERFECT_PYTHON",), "--python"),
     "default_infrastructure": Source(
         UUID, ("PLUPERFECT_DEFAULT_INFRASTRUCTURE",), "--default-infrastructure"
@@ -212,7 +212,7 @@ def build(environment: Mapping[str, str], profile: Profile, options: Mapping[str
     Raises:
         BadSetting: a value can't be used.
     """
-    values: dict[str, Any] = {"state_dir": _default_state_dir(environment)}
+    values: dict[str, Any] = {"state_dir": default_state_dir(environment)}
     if trusted := environment.get("SSL_CERT_FILE"):
         values["ssl_cert_file"] = Path(trusted)
     for name, source in SOURCES.items():
@@ -314,11 +314,3 @@ def _shown(name: str, raw: Any) -> str:
     """Return a value for an error message, unless it is or may hold a secret."""
     may_be_secret = name in _SECRET or (name.endswith("api_url") and "@" in str(raw))
     return MASK if may_be_secret else repr(raw)
-
-
-def _default_state_dir(environment: Mapping[str, str]) -> Path:
-    # The base directory specification wants a relative XDG_STATE_HOME ignored.
-    base = environment.get("XDG_STATE_HOME", "")
-    if os.path.isabs(base):
-        return Path(base) / "pluperfect"
-    return expand("~/.local/state/pluperfect", environment)

@@ -38,12 +38,12 @@ from events.group_commit import group_commit
 from events.lifecycle import Event, OnUncertain
 from events.log import LogError, LogWriteFailed
 from events.notices import AgentStarted
+from events.places import LOG_NAME
 from events.sqlite import SqliteStore
 from events.submission import Submission
 
 logger = logging.getLogger("pluperfect")
 
-LOG_NAME = "events.sqlite"
 SPOOL_NAME = "spool"
 
 

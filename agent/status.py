@@ -29,6 +29,7 @@ from events.notices import (
     QueuePaused,
     QueueResumed,
 )
+from events.places import LOG_NAME
 from events.sqlite_reader import SqliteReader
 from events.submission import Submission, evolve, what_next
 
@@ -111,7 +112,7 @@ def read_status(folder: Path) -> Status:
     Raises:
         LogError: there is no log, or it can't be read.
     """
-    log, spool = folder / "events.sqlite", folder / "spool"
+    log, spool = folder / LOG_NAME, folder / "spool"
     reader = SqliteReader.open(log)
     try:
         agent = _read_agent(reader, _holder(log))

@@ -12,10 +12,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from hypothesis import settings
 
 from tests import servers
 from tests.rest import Rest
 from tests.servers import RealServer
+
+# A slow machine is no fault of what is tested; speed is for benchmarks.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

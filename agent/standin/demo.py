@@ -30,6 +30,7 @@ from rich.table import Table
 
 from events.codec import decode
 from events.lifecycle import State
+from events.places import LOG_NAME
 from events.sqlite import SqliteReader
 from events.submission import Submission, fold
 
@@ -256,7 +257,7 @@ def _ledger(home: Path) -> Sequence[str]:
 
 
 def _open_submissions(home: Path) -> bool:
-    reader = SqliteReader.open(home / "events.sqlite")
+    reader = SqliteReader.open(home / LOG_NAME)
     try:
         return reader.open_streams() != ["agent"]
     finally:
@@ -289,7 +290,7 @@ def _tell(
 
 
 def _submissions(home: Path, flow_run_id: str) -> list[Submission]:
-    reader = SqliteReader.open(home / "events.sqlite")
+    reader = SqliteReader.open(home / LOG_NAME)
     try:
         return [
             fold(decode(record) for record in reader.read_stream(stream))

@@ -1,0 +1,1 @@
+"""The commands of `pluperfect replay`, a module for each kind of question."""
