@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 import click
 
-from events.places import default_state_dir, log_in
+from events.places import LOG_NAME, STATE_VARIABLE, default_state_dir, log_in
 
 if TYPE_CHECKING:
     from events.sqlite_reader import SqliteReader
@@ -87,7 +87,10 @@ def reading(log: Path | None, damage_status: int = EXIT_UNREADABLE) -> Iterator[
 
 def where(log: Path | None) -> Path:
     """Return the log's file; for None that of the agent of this user."""
-    return log_in(log or default_state_dir(os.environ))
+    if log is not None:
+        return log_in(log)
+    named = os.environ.get(STATE_VARIABLE)
+    return (Path(named) if named else default_state_dir(os.environ)) / LOG_NAME
 
 
 def find_stream(reader: SqliteReader, log: Path | None, run: str) -> str:
@@ -166,7 +169,7 @@ class Moment(click.ParamType[datetime]):
 def _written(value: str, now: datetime) -> datetime:
     import pendulum  # noqa: PLC0415 - takes 60 ms, and few commands are given a time
 
-    parsed = pendulum.parse(value, tz=pendulum.local_timezone(), now=pendulum.instance(now))
+    parsed = pendulum.parse(value, tz=pendulum.tz.local_timezone(), now=pendulum.instance(now))
     if not isinstance(parsed, datetime):
         raise ValueError(value)  # noqa: TRY004 - a date is text of the wrong kind here
     return parsed.astimezone(UTC)
