@@ -13,13 +13,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 import apsw
 
 from events.chain import fields_of, genesis, link, verify_chain
-from events.log import ArchivedRange, LogDamaged, NotALog, Record, Tip
+from events.log import ArchivedRange, LogDamaged, NotALog, Record, Row, Tip
 from events.sqlite_file import (
     COLUMNS,
     DISAGREEMENT,
@@ -148,20 +148,24 @@ class SqliteReader:
         Raises:
             LogDamaged: a record can't be read; its position is named.
         """
+        return map(_record, self.read_rows(after_position))
+
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        """See `LogReader.read_rows`; as `read_all`."""
         size = _CHUNK
+        query = f"SELECT {COLUMNS} FROM records WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - ours
         while True:
-            where = "position > ? ORDER BY position LIMIT ?"
             try:
-                records = self._records(where, (after_position, size))
+                rows = self._rows(query, (after_position, size))
             except LogDamaged as error:
                 if size == 1:
                     raise LogDamaged(self.path, after_position + 1, error.reason) from error
                 size = 1  # one by one, up to the one that can't be read
                 continue
-            if not records:
+            if not rows:
                 return
-            yield from records
-            after_position = records[-1].position
+            yield from cast("list[Row]", rows)
+            after_position = rows[-1][0]
 
     def open_streams(self) -> Sequence[str]:
         """See `LogReader.open_streams`."""

@@ -12,7 +12,7 @@ import attrs
 import orjson
 
 from events.chain import fields_of, genesis, link
-from events.log import ArchivedRange, Record, Tip
+from events.log import ArchivedRange, Record, Row, Tip
 from events.memory import MemoryStore
 from tests.samples.make_sample import Happening, Recorder, SettableClock
 
@@ -82,6 +82,9 @@ class RecordsReader:
 
     def read_all(self, after_position: int = 0) -> Iterator[Record]:
         return (r for r in self.records if r.position > after_position)
+
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        return ((*fields_of(r), r.hash) for r in self.read_all(after_position))
 
     def open_streams(self) -> Sequence[str]:
         if self.listed_as_open is not None:
