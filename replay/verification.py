@@ -225,6 +225,7 @@ class _Stream:
         if (
             event_class is None
             or not issubclass(event_class, Observation)
+            or self.name == AGENT_STREAM
             or cause != self.last_transition
         ):
             return False
