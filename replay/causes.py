@@ -79,7 +79,9 @@ def _what_went_wrong(timeline: Timeline) -> str:
 
 def _how_it_ended(exited: InfrastructureExited) -> str:
     how = exit_in_words(exited.exit_code)
-    reason = without_varying_parts(exited.reason) if exited.exit_code != 0 else ""
+    if exited.exit_code is not None:
+        return how  # Whoever noticed it, and by what, makes no difference.
+    reason = without_varying_parts(exited.reason)
     return f"{how}: {reason}" if reason else how
 
 

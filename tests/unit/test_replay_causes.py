@@ -115,6 +115,12 @@ def test_exit_codes_are_causes_of_their_own() -> None:
     assert ended(LYNX, 137, "", answer) == "run: exit 137"
 
 
+def test_who_noticed_an_exit_makes_no_difference_to_its_cause() -> None:
+    found = ended(LYNX, -9, "there is an exit record", LYNX.reported("CRASHED"))
+
+    assert found == ended(LYNX, -9, "", LYNX.reported("CRASHED")) == "run: killed by SIGKILL"
+
+
 def test_a_command_that_was_lost_tells_how() -> None:
     reason = "the host was rebooted at 2026-11-24T02:10:00+00:00"
 
