@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import attrs
-import orjson
 
 from events.codec import unstructure
 from events.lifecycle import Event, Transition
 from events.log import LogReader, Record
-from events.notices import AGENT_STREAM, Notice
+from events.notices import AGENT_STREAM
 from events.observations import AgentRestarted, Observation
 from events.submission import what_next
+from replay.fields import as_text, fields_in, leaves
 from replay.player import Step, play
 from replay.screen import Line, Screen, Span, padded
 from replay.summary import (
@@ -243,9 +243,8 @@ class _Steps:
                 "quiet",
             ),
         )
-        # From the record and not from the event, so that fields of a newer release are there too.
-        for path, value in _leaves(_fields(record)):
-            self.screen.hanging([indent, (f"{path}  ", "dim")], [(value, "")])
+        for path, value in leaves(fields_in(record)):
+            self.screen.hanging([indent, (f"{path}  ", "dim")], [(as_text(value), "")])
 
 
 def _is_decision(following: Step | None) -> bool:
@@ -260,27 +259,6 @@ def _what_was_said(event: Event) -> str:
     fields = unstructure(event)
     texts = [fields.get(name) for name in ("error", "detail", "reason")]
     return next((text for text in texts if text and isinstance(text, str)), describe(event))
-
-
-def _fields(record: Record) -> Any:
-    try:
-        return orjson.loads(record.data)
-    except ValueError:
-        return {"(not JSON)": record.data}
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    match value:
-        case dict() if value:
-            for key, inner in value.items():
-                yield from _leaves(inner, f"{path}.{key}" if path else str(key))
-        case list() | tuple() if value:
-            for index, inner in enumerate(value):
-                yield from _leaves(inner, f"{path}[{index}]")
-        case None:
-            yield path, "null"
-        case _:
-            yield path, str(value)
 
 
 def story_object(story: Story) -> dict[str, Any]:
@@ -301,7 +279,7 @@ def _step_object(taken: Step, seconds: float) -> dict[str, Any]:
         "recorded_at": record.recorded_at,
         "monotonic_ns": record.monotonic_ns,
         "seconds_since_previous": seconds,
-        "kind": _kind(taken.event),
+        "kind": taken.kind,
         "type": record.type,
         "schema": record.schema,
         "cause": record.cause,
@@ -311,15 +289,3 @@ def _step_object(taken: Step, seconds: float) -> dict[str, Any]:
         "owed": [effect.value for effect in what_next(taken.after)],
         "trouble": taken.trouble,
     }
-
-
-def _kind(event: Event | None) -> str:
-    match event:
-        case Transition():
-            return "transition"
-        case Observation():
-            return "observation"
-        case Notice():
-            return "notice"
-        case _:
-            return "unknown"
