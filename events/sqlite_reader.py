@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, cast
@@ -35,6 +35,9 @@ from events.sqlite_file import (
 
 _CHUNK: Final = 1000
 """Records read in one transaction: 4 ms, which is as long as a reader can hold up a checkpoint."""
+
+
+_STREAMS_AT_ONCE: Final = 500
 
 
 class _View(enum.Enum):
@@ -181,6 +184,59 @@ class SqliteReader:
             " AND stream < ?1 || CAST(x'ff' AS TEXT) ORDER BY position"
         )
         return [name for name, _position in self._rows(query, (prefix,))]
+
+    def beginnings(
+        self, *, newest_first: bool = False, since: str = "", until: str = "~"
+    ) -> Iterator[str]:
+        """Yield the streams by the position of their first record, without reading the rest.
+
+        Args:
+            newest_first: begin with the last one to begin.
+            since, until: UTC, ISO 8601 as records have it; those that began then.
+        """
+        last, order, after = (1 << 62, "DESC", "<") if newest_first else (0, "ASC", ">")
+        query = (
+            "SELECT position, stream FROM records WHERE version = 1"  # noqa: S608 - all is ours
+            f" AND position {after} ? AND recorded_at >= ? AND recorded_at < ?"
+            f" ORDER BY position {order} LIMIT {_STREAMS_AT_ONCE}"
+        )
+        while rows := self._rows(query, (last, since, until)):
+            yield from (stream for _position, stream in rows)
+            last = rows[-1][0]
+
+    def read_streams(self, streams: Sequence[str]) -> Mapping[str, Sequence[Record]]:
+        """Return the records of some streams, a few hundred at most."""
+        marks = ", ".join("?" * len(streams))
+        where = f"stream IN ({marks}) ORDER BY stream, version"
+        found: dict[str, list[Record]] = {stream: [] for stream in streams}
+        for record in self._records(where, tuple(streams)):
+            found[record.stream].append(record)
+        return found
+
+    def select(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query over the tables of `events.sqlite_file`.
+
+        Args:
+            query: of the caller's own making; values from outside are parameters.
+            parameters: for its question marks.
+        """
+        return self._rows(query, parameters)
+
+    def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
+        """Return the records of one type in one stream."""
+        return self._records("stream = ? AND type = ? ORDER BY version", (stream, type_))
+
+    def last_record(
+        self, until: int | None = None, recorded_until: str | None = None
+    ) -> Record | None:
+        """Return the last record, None when there is none.
+
+        Args:
+            until: the last one up to this position.
+            recorded_until: the last one that was recorded by then, UTC, ISO 8601.
+        """
+        where = "position <= ? AND recorded_at <= ? ORDER BY position DESC LIMIT 1"
+        return next(iter(self._records(where, (until or 1 << 62, recorded_until or "~"))), None)
 
     def verified(self) -> Iterator[Record]:
         """Yield every record, each after it was found to be in order.

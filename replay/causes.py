@@ -11,7 +11,7 @@ import re
 from typing import Final
 
 from events.lifecycle import InfrastructureExited, State, SubmissionFailed
-from replay.summary import BAD_AT_THE_SERVER, outcome
+from replay.summary import BAD_AT_THE_SERVER, went_wrong
 from replay.timeline import Timeline
 from replay.words import exit_in_words
 
@@ -43,7 +43,7 @@ def cause_of(timeline: Timeline) -> str | None:
     and read (the log itself can't be read on). What counts as a failure is what `replay list`
     shows as one.
     """
-    if outcome(timeline)[1] != "bad":
+    if not went_wrong(timeline):
         return None
     if timeline.trouble:
         return f"read: {without_varying_parts(timeline.trouble)}"

@@ -99,6 +99,20 @@ class RecordsReader:
             if name.startswith(prefix)
         ]
 
+    def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
+        return [r for r in self.read_stream(stream) if r.type == type_]
+
+    def last_record(
+        self, until: int | None = None, recorded_until: str | None = None
+    ) -> Record | None:
+        known = [
+            r
+            for r in self.records
+            if (until is None or r.position <= until)
+            and (recorded_until is None or r.recorded_at <= recorded_until)
+        ]
+        return known[-1] if known else None
+
     def close(self) -> None:
         pass
 
