@@ -222,6 +222,11 @@ class SqliteReader:
         """
         return self._rows(query, parameters)
 
+    def count_after(self, position: int) -> int:
+        """Return how many records there are after a position."""
+        query = "SELECT count(*) FROM records WHERE position > ?"
+        return int(self._rows(query, (position,))[0][0])
+
     def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
         """Return the records of one type in one stream."""
         return self._records("stream = ? AND type = ? ORDER BY version", (stream, type_))
