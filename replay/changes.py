@@ -38,7 +38,7 @@ class Changes:
     on_uncertain: OnUncertain | None = None
     max_late_seconds: float | None = None
 
-    def shown(self, record: Record) -> Draft | None:
+    def shown(self, record: Record) -> Record | Draft | None:
         """Return what is shown for a recorded observation; None when it is left out."""
         if record.position in self.left_out:
             return None
@@ -52,7 +52,7 @@ class Changes:
         if self.on_uncertain is not None and record.type == EvidenceFound.__name__:
             fields = orjson.loads(record.data) | {"on_uncertain": self.on_uncertain.value}
             return Draft(record.type, record.schema, _canonical(fields))
-        return Draft(record.type, record.schema, record.data)
+        return record
 
 
 def lateness(offered: Record) -> float | None:

@@ -12,6 +12,7 @@ import orjson
 from events.codec import UndecodableRecord, decode
 from events.lifecycle import Effect
 from events.log import Draft, LogReader, Record
+from replay.names import name_of
 from replay.noticed import Notices
 from replay.screen import Screen, Span, cells, padded
 from replay.summary import outcome, state_in_words
@@ -47,12 +48,7 @@ class Report:
 
     def name_of(self, stream: str) -> str:
         """Return a submission's name as a person would type it."""
-        records = self.reader.read_stream(stream)
-        fields = _fields(records[0]) if records else {}
-        name, ordinal = fields.get("run_name"), fields.get("ordinal")
-        if not isinstance(name, str):
-            return stream
-        return f"{name}/{ordinal}" if ordinal != 1 else name
+        return name_of(stream, self.reader.read_stream(stream))
 
 
 def print_report(report: Report, screen: Screen) -> None:

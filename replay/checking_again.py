@@ -17,7 +17,7 @@ from events.notices import AGENT_STREAM
 from replay.against import OtherVersion
 from replay.changes import Changes, UnfitChange, replacement
 from replay.check_report import Report
-from replay.decider_worker import Judge
+from replay.decider_worker import Judge, cycles_left_alone
 from replay.noticed import Claimed, Overdue, Watcher, watched
 from replay.whatif import Ask, is_observation, play_again
 
@@ -62,7 +62,7 @@ def check_log(reader: LogReader, log: str, wanted: Wanted) -> Report:
     streams = _streams(wanted, changed)
     watchers = _watchers(wanted)
     began = time.perf_counter()
-    with _judge(wanted.against) as ask:
+    with _judge(wanted.against) as ask, cycles_left_alone():
         records = watched(_records(reader, streams), watchers)
         findings = play_again(records, changes, ask, wanted.examples)
     notices = [notices for watcher in watchers for notices in watcher.finish()]

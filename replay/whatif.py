@@ -70,7 +70,7 @@ class End:
 class Step:
     """What would have followed from a later observation, after another path was taken."""
 
-    shown: Draft | None
+    shown: Record | Draft | None
     position: int
     decided: tuple[Draft, ...]
     trouble: str | None = None
@@ -93,7 +93,7 @@ class Difference:
 
     kind: str
     observation: Record
-    shown: Draft | None
+    shown: Record | Draft | None
     recorded: tuple[Record, ...]
     decided: tuple[Draft, ...]
     fields: tuple[tuple[str, FieldDifference], ...] = ()
@@ -206,7 +206,7 @@ def _batches(items: Iterable[Decision]) -> Iterator[list[Decision]]:
         yield batch
 
 
-_Asked = tuple[Decision, Draft | None, Question | None]
+_Asked = tuple[Decision, Record | Draft | None, Question | None]
 
 
 def _answered(
@@ -266,7 +266,7 @@ class _Trial:
             return decision, None, (key, None, 0, "", True) if decision.last else None
         return decision, shown, (key, shown.type, shown.schema, shown.data, decision.last)
 
-    def take(self, decision: Decision, shown: Draft | None, answer: Answer) -> None:
+    def take(self, decision: Decision, shown: Record | Draft | None, answer: Answer) -> None:
         """Hold an answer against the record."""
         transitions, trouble, end = answer
         stream = decision.observation.stream
@@ -308,7 +308,7 @@ class _Trial:
     def _follow(
         self,
         decision: Decision,
-        shown: Draft | None,
+        shown: Record | Draft | None,
         transitions: Sequence[Any],
         trouble: tuple[str, str] | None,
     ) -> None:
@@ -342,7 +342,7 @@ class _Trial:
 
 def difference(
     decision: Decision,
-    shown: Draft | None,
+    shown: Record | Draft | None,
     transitions: Sequence[Sequence[Any]],
     trouble: tuple[str, str] | None,
 ) -> Difference | None:
@@ -383,10 +383,10 @@ def difference(
 def _is_same(recorded: Sequence[Record], transitions: Sequence[Sequence[Any]]) -> bool:
     if len(recorded) != len(transitions):
         return False
-    return all(
-        before.data == data and before.type == type_
-        for before, (type_, _schema, data) in zip(recorded, transitions, strict=True)
-    )
+    for before, (type_, _schema, data) in zip(recorded, transitions, strict=True):
+        if before.data != data or before.type != type_:
+            return False
+    return True
 
 
 def field_differences(recorded: Record, decided: Draft) -> list[FieldDifference]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -21,6 +21,84 @@ from replay.commands.common import (
     reading,
     where,
 )
+
+if TYPE_CHECKING:
+    from replay.showing import Story
+
+
+@click.command(epilog=EPILOG, short_help="Why did these two go differently?")
+@click.argument("given", nargs=-1, metavar="[LOG] A [B] | LOG_A LOG_B")
+@click.option("--run", metavar="RUN", help="Of two logs: compare this run in both.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Also what is expected to differ: ids, times, pids."
+)
+@json_option
+def diff(given: tuple[str, ...], *, run: str | None, everything: bool, as_json: bool) -> None:
+    """Compare two submissions step by step, or two logs.
+
+    A and B are named as for `show`. Without B it is the nearest submission of the same deployment
+    (or queue) that went the other way: why did this one fail and its neighbour not? Two logs are
+    compared submission by submission.
+    """
+    names = list(given)
+    paths = [Path(name) for name in names]
+    if len(names) == 2 and all(path.exists() for path in paths):
+        _diff_logs(*paths, run=run, everything=everything, as_json=as_json)
+    if run is not None:
+        raise click.UsageError("--run is for two logs; each has to exist")
+    log = paths[0] if len(names) == 3 or (len(names) == 2 and paths[0].exists()) else None
+    wanted = names[1:] if log is not None else names
+    if len(wanted) not in (1, 2):
+        raise click.UsageError("this command takes [LOG] A [B], or LOG_A LOG_B")
+    with reading(log) as reader:
+        from replay.neighbour import neighbour  # noqa: PLC0415 - see `common`
+        from replay.showing import tell  # noqa: PLC0415
+
+        one = find_stream(reader, log, wanted[0])
+        if len(wanted) == 2:
+            other = find_stream(reader, log, wanted[1])
+        else:
+            found = neighbour(reader, one)
+            if found is None:
+                fail(EXIT_USAGE, "no submission of the same deployment or queue went otherwise"
+                     f" than {wanted[0]}; name one to compare it with")  # fmt: skip
+            other = found
+        _print_diff(tell(reader, one), tell(reader, other), everything=everything, as_json=as_json)
+
+
+def _print_diff(left: Story, right: Story, *, everything: bool, as_json: bool) -> NoReturn:
+    from replay.comparison import compare  # noqa: PLC0415 - see `common`
+    from replay.diffing import comparison_object, print_comparison  # noqa: PLC0415
+    from replay.screen import open_screen  # noqa: PLC0415
+
+    comparison = compare(left, right, everything=everything)
+    if as_json:
+        print_json([comparison_object(comparison)])
+    else:
+        print_comparison(comparison, open_screen())
+    sys.exit(0 if comparison.same else EXIT_DIVERGED)
+
+
+def _diff_logs(a: Path, b: Path, *, run: str | None, everything: bool, as_json: bool) -> NoReturn:
+    with reading(a) as left, reading(b) as right:
+        if run is not None:
+            from replay.showing import tell  # noqa: PLC0415 - see `common`
+
+            stories = (
+                tell(reader, find_stream(reader, log, run))
+                for reader, log in ((left, a), (right, b))
+            )
+            _print_diff(*stories, everything=everything, as_json=as_json)
+        from replay.screen import open_screen  # noqa: PLC0415
+        from replay.two_logs import compare_logs  # noqa: PLC0415
+        from replay.two_logs_report import logs_object, print_logs  # noqa: PLC0415
+
+        found = compare_logs(left, right, everything=everything)
+        if as_json:
+            print_json([logs_object(found)])
+        else:
+            print_logs(found, (str(a), str(b)), open_screen())
+        sys.exit(0 if found.same else EXIT_DIVERGED)
 
 
 class _Replacement(click.ParamType[tuple[int, dict[str, Any]]]):
@@ -126,4 +204,4 @@ def check(log: Path | None, *, run: str | None, as_json: bool, **options: Any) -
             sys.exit(EXIT_DIVERGED)
 
 
-COMMANDS = (check,)
+COMMANDS = (diff, check)
