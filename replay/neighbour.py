@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Final
 
 import orjson
 
@@ -17,8 +18,12 @@ from events.notices import AGENT_STREAM
 from replay.summary import outcome
 from replay.timeline import Agents, Timeline
 
-FIRST_WINDOW = 2_000
+FIRST_WINDOW: Final = 2_000
 """Records on either side that are read first."""
+
+MOST_LOOKED_AT: Final = 5_000
+"""A log in which nothing ever fails has no neighbour for one that went well; this many of the
+nearest are looked at before that is said, which takes a second or two."""
 
 
 def neighbour(reader: LogReader, stream: str) -> str | None:
@@ -36,7 +41,8 @@ def neighbour(reader: LogReader, stream: str) -> str | None:
     for field in by:
         wanted = getattr(run, field)
         wanted = wanted if isinstance(wanted, str) else str(wanted)
-        for other in _outwards(reader, began.position, field, wanted):
+        others = _outwards(reader, began.position, field, wanted)
+        for other in itertools.islice(others, MOST_LOOKED_AT):
             if other == stream:
                 continue
             timeline = _timeline(reader, other)

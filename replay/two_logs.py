@@ -86,7 +86,7 @@ class LogDifference:
 
     Attributes:
         alike: submissions that are in both and went alike.
-        elsewhere: those that one of the logs has moved to an archive.
+        elsewhere: those that one of the files lacks, for it is a part of the log.
     """
 
     kinship: Kinship
@@ -132,7 +132,7 @@ def _compare_stream(
 ) -> None:
     left, right = a.read_stream(stream), b.read_stream(stream)
     if not left or not right:
-        if (a if not left else b).is_archived(stream):
+        if _is_elsewhere(found.kinship, left or right, lacking=1 if left else 0):
             found.elsewhere += 1
         else:
             (found.only_a if left else found.only_b).add(stream, left or right)
@@ -153,6 +153,16 @@ def _compare_stream(
     if len(group.places) < PLACES:
         positions = [step.record.position if step else None for step in (one, other)]
         group.places.append((stream, name_of(stream, left), positions[0], positions[1]))
+
+
+def _is_elsewhere(kin: Kinship, records: Sequence[Record], *, lacking: int) -> bool:
+    """Tell whether the file that lacks a submission only keeps it somewhere else.
+
+    A part of a log has an end like the whole, and accounts for all that came before.
+    """
+    if kin.relation is not Relation.PARTS:
+        return False
+    return not records or records[0].position <= kin.ends[lacking]
 
 
 def _contents(records: Sequence[Record]) -> list[tuple[str, str]]:
