@@ -23,12 +23,8 @@ def print_logs(found: LogDifference, logs: tuple[str, str], screen: Screen) -> N
     _print_only("A", found.only_a, screen)
     _print_only("B", found.only_b, screen)
     if found.elsewhere:
-        screen.line(
-            (
-                f"{found.elsewhere:,} can't be compared: one of the files has them elsewhere, by its own account",
-                "",
-            )
-        )
+        why = " can't be compared: one of the files has them elsewhere, by its own account"
+        screen.line((f"{found.elsewhere:,}{why}", ""))
     groups = sorted(found.groups.values(), key=lambda group: -group.count)
     if groups:
         differ = sum(group.count for group in groups)
