@@ -50,7 +50,7 @@ class Changes:
             if late is not None and late > self.max_late_seconds:
                 return None
         if self.on_uncertain is not None and record.type == EvidenceFound.__name__:
-            fields = orjson.loads(record.data) | {"on_uncertain": self.on_uncertain.value}
+            fields = fields_of(record) | {"on_uncertain": self.on_uncertain.value}
             return Draft(record.type, record.schema, _canonical(fields))
         return record
 
@@ -90,7 +90,7 @@ def replacement(record: Record, wanted: Mapping[str, Any]) -> Draft:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise UnfitChange(f"{type_} has no field {name!r}; {has}")
     if type_ == record.type:
-        fields = orjson.loads(record.data) | fields
+        fields = fields_of(record) | fields
     draft = Draft(type_, record.schema if type_ == record.type else event_class.SCHEMA, "")
     draft = attrs.evolve(draft, data=_canonical(fields))
     try:
@@ -98,6 +98,15 @@ def replacement(record: Record, wanted: Mapping[str, Any]) -> Draft:
     except UndecodableRecord as error:
         raise UnfitChange(f"it would be no {type_}: {error.reason}") from error
     return draft
+
+
+def fields_of(draft: Record | Draft) -> dict[str, Any]:
+    """Return an event's fields as they were recorded; none where they were altered beyond that."""
+    try:
+        fields = orjson.loads(draft.data)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def _canonical(fields: Mapping[str, Any]) -> str:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
-import orjson
 
 from events.codec import UndecodableRecord, decode
 from events.lifecycle import Effect
 from events.log import Draft, LogReader, Record
+from replay.changes import fields_of
 from replay.names import name_of
 from replay.noticed import Notices
 from replay.screen import Screen, Span, cells, padded
@@ -252,13 +252,6 @@ def _value(value: Any) -> str:
     return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
 
 
-def _fields(draft: Record | Draft) -> Any:
-    try:
-        return orjson.loads(draft.data)
-    except ValueError:
-        return {}
-
-
 # --- for machines --------------------------------------------------------------------------
 
 
@@ -341,4 +334,4 @@ def _end_object(end: End) -> dict[str, Any]:
 
 
 def _draft_object(draft: Record | Draft) -> dict[str, Any]:
-    return {"type": draft.type, "schema": draft.schema, "fields": _fields(draft)}
+    return {"type": draft.type, "schema": draft.schema, "fields": fields_of(draft)}

@@ -17,13 +17,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import attrs
-import orjson
 
 from events.codec import EVENT_TYPES, UndecodableRecord, decode, unstructure
 from events.log import Draft, Record
 from events.notices import AGENT_STREAM
 from events.observations import Observation
-from replay.changes import Changes
+from replay.changes import Changes, fields_of
 from replay.decider_worker import LOST, RAISES, UNREADABLE, Answer, Question
 from replay.verification import MISSING, FieldDifference, NeedsNewerRelease, differences
 
@@ -410,7 +409,7 @@ def _is_empty(field: FieldDifference) -> bool:
 
 def _fields(draft: Record | Draft) -> dict[str, Any]:
     """Return the fields as they are read today, with those that only another release knows."""
-    fields: dict[str, Any] = orjson.loads(draft.data)
+    fields = fields_of(draft)
     with contextlib.suppress(UndecodableRecord):
         return fields | unstructure(decode(draft))
     return fields

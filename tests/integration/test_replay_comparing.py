@@ -655,6 +655,21 @@ def test_check_finds_a_recorded_decision_that_is_now_another_wherever_it_is(log:
     assert found("check", log, "--run", "slow-mole")["differing"] == 1
 
 
+def test_what_is_not_json_ends_neither_check_nor_diff_in_a_traceback(log: Path) -> None:
+    def broken(records: list[Record]) -> list[Record]:
+        kinds = ("EvidenceFound", "OutcomeSettled")
+        return [attrs.evolve(r, data="{") if r.type in kinds else r for r in records]
+
+    rewrite(log, broken, rechain=True)
+
+    report = found("check", log, "--on-uncertain", "relaunch")
+    assert report["unreadable"]["type"] == "EvidenceFound"
+    assert "OutcomeSettled.answer, OutcomeSettled.server_state differ" in {
+        kind["kind"] for kind in report["kinds"]
+    }
+    assert "patient-crane" in told("diff", log, "patient-crane", "lucky-newt")
+
+
 def test_check_of_an_event_of_a_newer_release_says_so(log: Path) -> None:
     def newer(records: list[Record]) -> list[Record]:
         return [attrs.evolve(r, type="CommandPaused") if r.position == 34 else r for r in records]
