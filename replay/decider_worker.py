@@ -1,9 +1,9 @@
 """Makes recorded decisions again by whichever `events` is imported: today's, another version's.
 
 `replay check` uses `Judge` in its own process for today's rules. For those of another checkout it
-runs this file as a script, `python -I -B decider_worker.py PATH`, where of that checkout nothing
-but `events` can be imported, and of this release nothing at all. Standard input and output carry
-batches of questions and answers: four bytes of length, then JSON.
+runs this file as a script, `python -I -B decider_worker.py PATH`, in which `events` is that
+checkout's and nothing of this release is imported. Standard input and output carry batches of
+questions and answers: four bytes of length, then JSON.
 """
 
 from __future__ import annotations
