@@ -43,6 +43,7 @@ from events.sqlite_file import (
     make,
     readable,
     refuse_what_is_no_file,
+    renew_views,
     set_up,
 )
 from events.sqlite_reader import SqliteReader
@@ -130,6 +131,7 @@ class SqliteStore:
             undo.callback(reader.close)
             store = cls(connection, reader, lock, clock)
             reader.check_open_streams()
+            _renew_views(connection, real)
             undo.pop_all()
         return store
 
@@ -315,6 +317,19 @@ def _prepare(connection: apsw.Connection, path: Path, new: Identity | None) -> N
     except (apsw.Error, OSError) as error:
         errno = connection.system_errno if isinstance(error, apsw.Error) else 0
         raise LogWriteFailed(path, in_words(error, errno)) from error
+
+
+def _renew_views(connection: apsw.Connection, path: Path) -> None:
+    """Bring the views for SQL up to date. They are a convenience: a log is as good without them.
+
+    But after an I/O error, which may have been a sync's, nothing more is written: promise 6.
+    """
+    try:
+        renew_views(connection)
+    except (apsw.IOError, apsw.CorruptError) as error:
+        raise LogWriteFailed(path, in_words(error, connection.system_errno)) from error
+    except apsw.Error:
+        return  # a full disk, or a compaction at work: the next start will do it
 
 
 def _make_durable(connection: apsw.Connection, path: Path) -> None:

@@ -16,6 +16,7 @@ import apsw
 import attrs
 
 from events.log import LogDamaged, LogLocked, NotALog, Tip
+from events.sql_views import VIEWS
 
 APPLICATION_ID: Final = 0x706C7566
 """`pluf`, in the header of every log: what SQLite's tools and `file` can tell one by."""
@@ -163,6 +164,8 @@ def make(connection: apsw.Connection, identity: Identity, beginning: Tip) -> Non
     """Turn an empty database into an empty log, in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(SCHEMA)
+    for statement in VIEWS.values():
+        connection.execute(statement)
     connection.executemany(
         "INSERT INTO meta VALUES (?, ?)",
         [("log_id", str(identity.log_id)), ("created", identity.created)],
@@ -171,6 +174,32 @@ def make(connection: apsw.Connection, identity: Identity, beginning: Tip) -> Non
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
     connection.execute("COMMIT")
+
+
+def renew_views(connection: apsw.Connection) -> bool:
+    """Give a log this release's views, if it has none or another's; tell whether it had to.
+
+    Only views of these names are replaced: what else somebody has put into the file stays.
+
+    Raises:
+        apsw.Error: it can't be written to, or a table has the name of a view; nothing was changed.
+    """
+    query = "SELECT name, sql FROM sqlite_schema WHERE type = 'view'"
+    present = {str(name): sql for name, sql in connection.execute(query)}
+    outdated = {name: sql for name, sql in VIEWS.items() if present.get(name) != sql}
+    if not outdated:
+        return False
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for name, statement in outdated.items():
+            connection.execute(f"DROP VIEW IF EXISTS {name}")
+            connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return True
 
 
 def identify(connection: apsw.Connection, path: Path) -> Identity | None:
