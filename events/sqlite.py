@@ -326,10 +326,10 @@ def _renew_views(connection: apsw.Connection, path: Path) -> None:
     """
     try:
         renew_views(connection)
-    except (apsw.IOError, apsw.CorruptError) as error:
+    except apsw.IOError as error:
         raise LogWriteFailed(path, in_words(error, connection.system_errno)) from error
     except apsw.Error:
-        return  # a full disk, or a compaction at work: the next start will do it
+        return  # a full disk, or somebody's table of that name: the next start tries again
 
 
 def _make_durable(connection: apsw.Connection, path: Path) -> None:
