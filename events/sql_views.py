@@ -39,7 +39,7 @@ from events.lifecycle import (
     Transition,
 )
 from events.notices import AGENT_STREAM, AgentStarted, Notice
-from events.observations import Observation
+from events.observations import InfrastructureResolved, Observation
 
 
 def _states_entered() -> dict[type[Transition], State]:
@@ -62,18 +62,18 @@ def _types(*kinds: type[Event]) -> str:
 
 
 def _field(name: str, *kinds: type[Event]) -> str:
-    """Return the SQL of a field, having looked that every one of these events has it."""
+    """Return the SQL of a field, or of a value in it, after a look at whether each event has it."""
     for kind in kinds:
-        if name not in attrs.fields_dict(kind):
+        if name.partition(".")[0] not in attrs.fields_dict(kind):
             raise LookupError(f"{kind.__name__} has no field {name}")
     return f"json_extract(data, '$.{name}')"
 
 
-def _found(which: str, kinds: Iterable[type[Event]], what: str, more: str = "") -> str:
+def _found(which: str, kinds: Iterable[type[Event]], what: str) -> str:
     """Return the SQL of something in the first or last record of some types in a stream."""
     return (
         f"(SELECT {what} FROM records AS r WHERE r.stream = began.stream"
-        f" AND r.type {_types(*kinds)}{more} ORDER BY r.version{_ORDER[which]} LIMIT 1)"
+        f" AND r.type {_types(*kinds)} ORDER BY r.version{_ORDER[which]} LIMIT 1)"
     )
 
 
@@ -83,6 +83,10 @@ def _discovered(name: str) -> str:
 
 def _last(name: str, *kinds: type[Event]) -> str:
     return _found("last", kinds, _field(name, *kinds))
+
+
+def _label(name: str) -> str:
+    return _last(f'labels."{name}"', InfrastructureResolved)
 
 
 def _count(*kinds: type[Event], what: str = "count(version)") -> str:
@@ -160,6 +164,8 @@ _SUBMISSIONS: Final[Mapping[str, str]] = {
     "flow_run_id": _discovered("flow_run_id"),
     "run_name": _discovered("run_name"),
     "queue": _discovered("queue"),
+    "deployment_name": _label("prefect.io/deployment-name"),
+    "flow_name": _label("prefect.io/flow-name"),
     "deployment_id": _discovered("deployment_id"),
     "flow_id": _discovered("flow_id"),
     "ordinal": _discovered("ordinal"),

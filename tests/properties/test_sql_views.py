@@ -87,6 +87,8 @@ def expected(timeline: Timeline, now: Moment | None) -> dict[str, Any]:
         "flow_run_id": str(run.flow_run_id),
         "run_name": run.run_name,
         "queue": run.queue,
+        "deployment_name": timeline.deployment_name,
+        "flow_name": timeline.flow_name,
         "deployment_id": run.deployment_id and str(run.deployment_id),
         "flow_id": run.flow_id and str(run.flow_id),
         "ordinal": run.ordinal,
@@ -253,6 +255,7 @@ def test_of_any_life_with_restarts_reboots_and_a_wall_clock_that_is_set(
                 recorder.start_agent(f"boot {boot}")
             case 1:
                 boot += 1
+                clock.seconds += 6.0
                 clock.booted_at = clock.seconds - 5.0
                 recorder.start_agent(f"boot {boot}")
             case 2:
