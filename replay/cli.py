@@ -11,13 +11,14 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, comparing, looking
+from replay.commands import checking, comparing, exporting, looking
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
     *looking.COMMANDS,
     *checking.COMMANDS,
     *comparing.COMMANDS,
+    *exporting.COMMANDS,
 )
 
 

@@ -7,7 +7,7 @@ callers are `replay list` and `replay stats`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import attrs
 
 from events.codec import EVENT_TYPES
 from events.lifecycle import TRANSITIONS, State
+from events.log import Record
 from events.notices import AGENT_STREAM, AgentStarted
 from events.sqlite_reader import SqliteReader
 from replay.summary import as_object, went_wrong
@@ -35,6 +36,7 @@ class Wanted:
         failed: only what went wrong.
         slower_than: seconds that it was on its way to a start; None for any.
         text: in its name, ids, queue, deployment, or in how it went; case does not matter.
+        streams: only these, whenever they began; None for any.
     """
 
     states: frozenset[State] = frozenset()
@@ -45,6 +47,7 @@ class Wanted:
     failed: bool = False
     slower_than: float | None = None
     text: str | None = None
+    streams: Sequence[str] | None = None
 
     def accepts(self, timeline: Timeline, now: Moment | None) -> bool:
         """Tell whether a submission is wanted (its beginning aside)."""
@@ -98,16 +101,27 @@ class Selection:
 
     def timelines(self, *, newest_first: bool = False) -> Iterator[Timeline]:
         """Yield them in the order in which they began, or from the end."""
+        return (timeline for timeline, _records in self.with_records(newest_first=newest_first))
+
+    def with_records(
+        self, *, newest_first: bool = False
+    ) -> Iterator[tuple[Timeline, Sequence[Record]]]:
+        """Yield the same, each with its records."""
         possible = self._possible()
-        names = self.reader.beginnings(
+        names = self._names(newest_first=newest_first)
+        streams = (name for name in names if possible is None or name in possible)
+        for timeline, records in self._folded(name for name in streams if name != AGENT_STREAM):
+            if self.wanted.accepts(timeline, self.now):
+                yield timeline, records
+
+    def _names(self, *, newest_first: bool) -> Iterator[str]:
+        if self.wanted.streams is not None:
+            return iter(self.wanted.streams)
+        return self.reader.beginnings(
             newest_first=newest_first, since=self.wanted.since, until=self.wanted.until
         )
-        streams = (name for name in names if possible is None or name in possible)
-        for timeline in self._folded(name for name in streams if name != AGENT_STREAM):
-            if self.wanted.accepts(timeline, self.now):
-                yield timeline
 
-    def _folded(self, streams: Iterator[str]) -> Iterator[Timeline]:
+    def _folded(self, streams: Iterator[str]) -> Iterator[tuple[Timeline, Sequence[Record]]]:
         size = 50  # The first page needs no more.
         while some := list(islice(streams, size)):
             for stream, records in self.reader.read_streams(some).items():
@@ -115,7 +129,7 @@ class Selection:
                 for record in records:
                     timeline.follow(record)
                 if records:  # else it was archived just now
-                    yield timeline
+                    yield timeline, records
             size = _FOLDED_AT_ONCE
 
     def _possible(self) -> set[str] | None:
