@@ -188,7 +188,7 @@ _SUBMISSIONS: Final[Mapping[str, str]] = {
         "last", _ENDINGS, "coalesce(json_extract(data, '$.error'), json_extract(data, '$.reason'))"
     )
     + f", nullif({_last('reason', InfrastructureExited)}, '')"
-    + f", {_last('message', OutcomeProposed)})",
+    + f", nullif({_last('message', OutcomeProposed)}, ''))",
     "recoveries": _count(RecoveryStarted),
     "waits": _count(EffectDeferred),
     "waits_seconds": _count(
