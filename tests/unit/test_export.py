@@ -18,22 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from events.codec import EVENT_TYPES
-from events.lifecycle import Transition
-from events.log import Record
 from events.notices import AGENT_STREAM
-from events.observations import ResolutionFailed, RunOffered
 from events.sqlite import SqliteStore
 from events.sqlite_reader import SqliteReader
 from replay.export.chrome import write_chrome
 from replay.export.lanes import Lanes
-from replay.export.lives import Life, life_of, lives
-from replay.export.mermaid import diagram, escaped
+from replay.export.lives import lives
 from replay.export.otlp import EVENTS_IN_A_SPAN, spans_of, write_otlp
 from replay.export.table import cell, write_events, write_submissions
 from replay.selection import Selection, Wanted
 from replay.summary import as_object, went_wrong
-from replay.timeline import Agents, Moment, Timeline
 from tests.samples.edited import record
 from tests.samples.make_sample import (
     Recorder,
@@ -41,11 +35,11 @@ from tests.samples.make_sample import (
     SettableClock,
     failed_resolution,
     good_run,
-    launching_with_a_wait,
     tell_everything,
 )
+from tests.unit.export_fixtures import life
 
-LYNX, NEWT, ANT = Run("quiet-lynx"), Run("lucky-newt"), Run("unlucky-ant")
+LYNX, NEWT = Run("quiet-lynx"), Run("lucky-newt")
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +58,6 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SqliteReader]:
 @pytest.fixture
 def everything(reader: SqliteReader) -> Selection:
     return Selection.of(reader, Wanted())
-
-
-def life(records: list[Record]) -> Life:
-    """Return the one submission that some records are of."""
-    agents = Agents(records)
-    own = [each for each in records if each.stream != AGENT_STREAM]
-    timeline = Timeline(own[0].stream, agents)
-    for each in own:
-        timeline.follow(each)
-    return life_of(timeline, own, Moment.of(records[-1]))
 
 
 # --- lives -----------------------------------------------------------------------------------
@@ -458,64 +442,3 @@ def test_no_cell_begins_with_a_formula_and_the_apostrophe_can_be_taken_off(text:
     assert not written.lstrip().startswith(("=", "+", "-", "@"))
     if text.isprintable():
         assert (written[1:] if written.startswith("'") else written) == text
-
-
-# --- Mermaid ---------------------------------------------------------------------------------
-
-TEXT = r"(?:[^\W]|[ .,()/_]|#\d+;|<br/>)+"
-
-
-def test_a_diagram_has_the_transitions_in_the_order_in_which_they_were_taken() -> None:
-    told = life(record(good_run(LYNX, 1.0)))
-
-    lines = list(diagram(told))
-
-    steps = re.findall(r"(\S+) --> (\S+): (\d+)\. (\w+)", "\n".join(lines))
-    expected = [r.type for r in record(good_run(LYNX, 1.0)) if is_transition(r)]
-    assert [name for *_, name in steps] == expected
-    assert [int(number) for _, _, number, _ in steps] == list(range(1, len(steps) + 1))
-    assert steps[0][:2] == ("[*]", "DISCOVERED")
-    assert "    LAUNCHING --> STARTED: 6. LaunchConfirmed<br/>#43;28 ms" in lines
-    assert '    state "STARTED<br/>11.8 s" as STARTED' in lines
-    assert "    EXITED --> [*]" in lines
-
-
-def is_transition(each: Record) -> bool:
-    return issubclass(EVENT_TYPES[each.type], Transition)
-
-
-def test_steps_alike_in_a_row_are_one_edge() -> None:
-    lines = "\n".join(diagram(life(record(launching_with_a_wait(ANT, 1.0)))))
-
-    assert "LAUNCHING --> LAUNCHING: 6. to 7. EffectDeferred<br/>#43;10.0 s, 2 times" in lines
-    assert "LAUNCHING --> [*]" not in lines
-
-
-@given(st.text(max_size=60), st.text(max_size=300))
-def test_no_text_can_change_a_diagram(name: str, error: str) -> None:
-    run = Run("stranger")
-    (at, _run, offered), claimed, (later, _run, failed), reported = failed_resolution(run, 1.0)
-    assert isinstance(offered, RunOffered)
-    assert isinstance(failed, ResolutionFailed)
-    story = [
-        (at, run, attrs.evolve(offered, run_name=name)),
-        claimed,
-        (later, run, attrs.evolve(failed, error=error)),
-        reported,
-    ]
-
-    lines = list(diagram(life(record(story))))
-
-    ours = list(diagram(life(record(failed_resolution(run, 1.0)))))
-    assert [line for line in lines if "-->" in line] == [line for line in ours if "-->" in line]
-    assert len(lines) == len(ours)
-    assert not any(char in line for line in lines for char in "\n\r\x00\x1b\x85\u2028")
-    assert lines[1].startswith('title: "')
-    assert lines[1].endswith(f'{run.stream}"')
-    note = lines[-1].removeprefix("    note right of FAILED: ")
-    assert re.fullmatch(TEXT, note)
-
-
-def test_a_text_for_mermaid_has_codes_for_what_could_mean_something() -> None:
-    assert escaped("\x1b") == "#92;x1b"
-    assert escaped("a-b: <c> #1; día") == "a#45;b#58; #60;c#62; #35;1#59; día"
