@@ -1,0 +1,14 @@
+"""Writes reports as a person does, for tests of what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.integration.test_replay_cli import replay
+
+
+def report(log: Path, output: Path, *arguments: object) -> Path:
+    """Return the page that was written of a log."""
+    done = replay("report", log, "-o", output, *arguments)
+    assert done.returncode == 0, done.stderr
+    return output
