@@ -19,9 +19,8 @@ async function main() {
   connectPointers(view, timeline);
   connectKeys(view, timeline);
   readAddress(view, timeline);
-  for (const what of ["filter", "window", "opened"]) {
-    view.addEventListener(what, () => later(() => writeAddress(view)));
-  }
+  const noted = afterRest(() => writeAddress(view));
+  for (const what of ["filter", "window", "opened"]) view.addEventListener(what, noted);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     Object.assign(look, readColours(log.states));
     timeline.draw();
@@ -44,12 +43,6 @@ function describeLog(log) {
     + " holds everything it shows and asks no network.";
 }
 
-let timer = 0;
-function later(action) {
-  clearTimeout(timer);
-  timer = setTimeout(action, 150);
-}
-
 // --- what is shown when ----------------------------------------------------------------------
 
 function connectShowing(view, timeline) {
@@ -66,6 +59,11 @@ function connectShowing(view, timeline) {
     showList(view);
   });
   view.addEventListener("counted", counted);
+  // Counting takes several frames' time, so it waits until the window has stopped moving.
+  const moved = afterRest(counted);
+  view.addEventListener("window", () => {
+    if (view.filter.inWindow) moved();
+  });
   for (const what of ["window", "filter"]) view.addEventListener(what, windowed);
   byId("list").addEventListener("toggle", windowed);
   view.addEventListener("opened", () => {
@@ -106,7 +104,7 @@ function fillFilters(view) {
 
 function connectFilters(view) {
   const search = byId("search");
-  search.addEventListener("input", () => later(() => view.setFilter({ text: search.value })));
+  search.addEventListener("input", afterRest(() => view.setFilter({ text: search.value })));
   for (const name of FILTERS) {
     byId(name).addEventListener("change", (event) => view.setFilter({ [name]: event.target.value }));
   }

@@ -49,7 +49,6 @@ class View extends EventTarget {
     this.from = Math.min(Math.max(middle - length / 2, widest.from), widest.to - length);
     this.to = this.from + length;
     this.#tell("window");
-    if (this.filter.inWindow) this.#tell("counted");
   }
 
   // Moves the window by a part of its length.

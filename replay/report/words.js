@@ -77,6 +77,15 @@ function button(className, text, action, label = null) {
 
 const byId = (id) => document.getElementById(id);
 
+// Runs a function when it has not been asked for again for a moment.
+function afterRest(action) {
+  let timer = 0;
+  return () => {
+    clearTimeout(timer);
+    timer = setTimeout(action, 140);
+  };
+}
+
 // Runs a function once before the next frame, however often it is asked for.
 function onceAFrame(action) {
   let asked = false;
