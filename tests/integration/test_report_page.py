@@ -364,6 +364,41 @@ def test_restarts_and_outages_are_told_and_lead_to_their_time(
     assert ended - began < 240_000
 
 
+def colours_of_row(browser: Browser, number: int) -> set[tuple[int, int, int]]:
+    """The colours that are drawn in a row of the timeline."""
+    pixels = browser.run(
+        "(() => { const c = document.querySelector('#rows canvas'), r = c.width / c.clientWidth;"
+        " const d = c.getContext('2d').getImageData(220 * r, (arguments[0] * 24 + 12) * r,"
+        " c.width - 220 * r, 1).data; const seen = new Set();"
+        " for (let i = 0; i < d.length; i += 4) if (d[i + 3] === 255)"
+        " seen.add([d[i], d[i + 1], d[i + 2]].join()); return [...seen] })()",
+        number,
+    )
+    return {(int(r), int(g), int(b)) for r, g, b in (pixel.split(",") for pixel in pixels)}
+
+
+def colour(browser: Browser, name: str) -> tuple[int, int, int]:
+    value = browser.run(
+        "getComputedStyle(document.documentElement).getPropertyValue(arguments[0]).trim()", name
+    )
+    return int(value[1:3], 16), int(value[3:5], 16), int(value[5:7], 16)
+
+
+def test_a_bar_shows_its_states_and_a_takeover_is_marked_on_it(
+    browser: Browser, night_page: Path
+) -> None:
+    browser.open(night_page, "#run=lucky-newt")
+    browser.click("#panel .close")
+    names = ("discovered", "resolving", "launching", "started")
+
+    crane, newt = colours_of_row(browser, 0), colours_of_row(browser, 1)
+
+    assert {colour(browser, f"--state-{name}") for name in names} <= newt
+    assert colour(browser, "--state-started") in crane
+    assert colour(browser, "--state-launching") not in crane
+    assert colour(browser, "--start") in crane & newt
+
+
 # --- strangers' texts, other screens, other eyes -------------------------------------------------
 
 
