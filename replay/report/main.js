@@ -1,4 +1,4 @@
-// Ties the parts together: filters, pointers, keys, the address, and when what is drawn again.
+// Ties the parts together: filters, buttons, keys, the address, and when what is drawn again.
 
 const FILTERS = ["state", "queue", "deployment"];
 const SWITCHES = { failed: "failed", slow: "slow", inWindow: "in-window" };
@@ -16,7 +16,8 @@ async function main() {
   showHappened(view);
   connectShowing(view, timeline);
   connectFilters(view);
-  connectPointers(view, timeline);
+  new Pointers(view, timeline);
+  connectButtons(view, timeline);
   connectKeys(view, timeline);
   readAddress(view, timeline);
   const noted = afterRest(() => writeAddress(view));
@@ -137,96 +138,9 @@ function showFilter(view) {
   byId("filter-count").textContent = used ? ` (${used})` : "";
 }
 
-// --- pointers ----------------------------------------------------------------------------------
+// --- buttons -----------------------------------------------------------------------------------
 
-const DRAG_FROM = 4;
-
-function connectPointers(view, timeline) {
-  const { scroller, canvas } = timeline;
-  const pointers = new Map();
-  let drag = null;
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [event.clientX - box.left, event.clientY - box.top];
-  };
-  const pinned = (y, action) => {
-    timeline.pinned = y;
-    action();
-    timeline.pinned = null;
-  };
-  scroller.addEventListener("pointerdown", (event) => {
-    if (event.button !== 0 || event.target !== canvas) return;
-    const [x, y] = place(event);
-    pointers.set(event.pointerId, [x, y]);
-    drag = { x, y, scroll: scroller.scrollTop, from: view.from, to: view.to, moved: false,
-      pinch: pointers.size === 2 ? spread(pointers) : null };
-  });
-  scroller.addEventListener("pointermove", (event) => {
-    const [x, y] = place(event);
-    if (!pointers.has(event.pointerId)) {
-      hover(view, timeline, event, x, y);
-      return;
-    }
-    pointers.set(event.pointerId, [x, y]);
-    if (drag.pinch && pointers.size === 2) {
-      const now = spread(pointers);
-      drag.moved = true;
-      const length = (drag.to - drag.from) * Math.min(20, Math.max(0.05, drag.pinch.size / now.size));
-      const under = drag.from + ((drag.pinch.x - timeline.left) / timeline.plotWidth)
-        * (drag.to - drag.from);
-      const from = under - ((now.x - timeline.left) / timeline.plotWidth) * length;
-      pinned(now.y, () => view.show(from, from + length));
-      return;
-    }
-    if (!drag.moved && Math.hypot(x - drag.x, y - drag.y) < DRAG_FROM) return;
-    if (!drag.moved) {
-      drag.moved = true;
-      scroller.setPointerCapture(event.pointerId);
-      scroller.classList.add("dragged");
-      hideTip(timeline);
-    }
-    const by = ((drag.x - x) / timeline.plotWidth) * (drag.to - drag.from);
-    // A finger scrolls the rows by itself, as it scrolls any page.
-    if (event.pointerType === "mouse") scroller.scrollTop += (drag.lastY ?? drag.y) - y;
-    drag.lastY = y;
-    pinned(y, () => view.show(drag.from + by, drag.to + by));
-  });
-  const release = (event) => {
-    pointers.delete(event.pointerId);
-    scroller.classList.remove("dragged");
-    if (event.type === "pointerup" && drag && !drag.moved) {
-      const [x, y] = place(event);
-      const { row } = timeline.at(x, y);
-      if (row) {
-        view.open(row, { bring: false });
-        byId("panel").focus({ preventScroll: true });
-      } else if (view.opened) view.open(null);
-    }
-    if (!pointers.size) drag = null;
-  };
-  scroller.addEventListener("pointerup", release);
-  scroller.addEventListener("pointercancel", release);
-  scroller.addEventListener("pointerleave", () => hideTip(timeline));
-  scroller.addEventListener("dblclick", (event) => {
-    const { row } = timeline.at(...place(event));
-    if (row) view.fit([row]);
-  });
-  const turn = (always) => (event) => {
-    const [x, y] = place(event);
-    const sideways = event.shiftKey ? event.deltaY || event.deltaX : event.deltaX;
-    if (event.ctrlKey || event.metaKey || always) {
-      event.preventDefault();
-      pinned(always ? null : y, () => view.zoom(wheelFactor(event), timeline.timeAt(x)));
-    } else if (Math.abs(sideways) > Math.abs(event.shiftKey ? 0 : event.deltaY)) {
-      event.preventDefault();
-      view.pan(sideways / timeline.plotWidth);
-    }
-    hideTip(timeline);
-  };
-  scroller.addEventListener("wheel", turn(false), { passive: false });
-  byId("axis").addEventListener("wheel", turn(true), { passive: false });
-  byId("axis").addEventListener("pointermove", (event) => hoverMark(view, timeline, event));
-  byId("axis").addEventListener("pointerleave", () => hideTip(timeline));
+function connectButtons(view, timeline) {
   const tools = {
     "zoom-in": () => view.zoom(0.5), "zoom-out": () => view.zoom(2), all: () => view.showAll(),
     compact: () => makeCompact(timeline),
@@ -245,81 +159,9 @@ function makeCompact(timeline) {
   timeline.refresh();
 }
 
-function spread(pointers) {
-  const [[x, y], [x2, y2]] = pointers.values();
-  return { x: (x + x2) / 2, y: (y + y2) / 2, size: Math.max(Math.hypot(x - x2, y - y2), 20) };
-}
-
 function openFailure(view, step) {
   const failure = view.nextFailure(step);
   if (failure) view.open(failure);
-}
-
-// --- what is under the pointer --------------------------------------------------------------
-
-function hover(view, timeline, event, x, y) {
-  if (event.pointerType === "touch") return;
-  const { row, time } = timeline.at(x, y);
-  if (row !== timeline.hovered) {
-    timeline.hovered = row;
-    timeline.draw();
-  }
-  if (!row) {
-    hideTip(timeline);
-    return;
-  }
-  const lines = [make("strong", row.failed ? "bad" : "", row.name), make("span", "", row.outcome
-    || row.says)];
-  const state = stateAt(view.log, row, time);
-  const now = state ? `${state[0]} for ${duration(state[1])} · ` : "";
-  lines.push(make("span", "quiet",
-    `${now}began ${clock(row.began)} · ${row.open ? "open for" : "took"} ${duration(row.took)}`));
-  lines.push(make("span", "quiet",
-    `${row.queue} · ${view.log.deploymentName(row.deployment)}`));
-  showTip(event, lines);
-}
-
-function stateAt(log, row, time) {
-  let at = row.began;
-  for (let i = 0; i < row.stretches.length; i += 2) {
-    const took = row.stretches[i + 1];
-    if (time >= at && time < at + took) return [log.states[row.stretches[i]], took];
-    at += took;
-  }
-  return null;
-}
-
-function hoverMark(view, timeline, event) {
-  const x = event.offsetX;
-  const mark = view.log.marks.findLast((each) => {
-    const [begin, end] = [timeline.x(each.at), timeline.x(each.to ?? each.at)];
-    return x >= begin - 5 && x <= end + 9;
-  });
-  if (!mark) {
-    hideTip(timeline);
-    return;
-  }
-  const lasted = mark.to === null ? "" : ` for ${duration(mark.to - mark.at)}`;
-  showTip(event, [make("strong", "", `${mark.title}${lasted}`), make("span", "", mark.text),
-    make("span", "quiet", dayAndClock(mark.at))]);
-}
-
-function showTip(event, lines) {
-  const tip = byId("tip");
-  tip.replaceChildren(...lines);
-  tip.hidden = false;
-  const { offsetWidth: width, offsetHeight: height } = tip;
-  const left = Math.min(event.clientX + 14, window.innerWidth - width - 8);
-  const below = event.clientY + 18;
-  const top = below + height > window.innerHeight ? event.clientY - height - 12 : below;
-  tip.style.transform = `translate(${Math.max(left, 8)}px, ${Math.max(top, 8)}px)`;
-}
-
-function hideTip(timeline) {
-  byId("tip").hidden = true;
-  if (!timeline.hovered) return;
-  timeline.hovered = null;
-  timeline.draw();
 }
 
 // --- keys ------------------------------------------------------------------------------------

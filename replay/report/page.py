@@ -20,7 +20,7 @@ import orjson
 
 SCRIPTS: Final = (
     "data.js", "words.js", "view.js", "shapes.js", "timeline.js", "overview.js",
-    "charts.js", "panel.js", "main.js",
+    "charts.js", "panel.js", "pointers.js", "main.js",
 )  # fmt: skip
 """In the order in which they build on each other; each says on top what it is for."""
 

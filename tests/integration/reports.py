@@ -1,9 +1,10 @@
-"""Writes reports as a person does, for tests of what is in them."""
+"""Writes reports as a person does, for tests of what is in them, and reads off what they show."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from tests.integration.browser import Browser
 from tests.integration.test_replay_cli import replay
 
 
@@ -12,3 +13,9 @@ def report(log: Path, output: Path, *arguments: object) -> Path:
     done = replay("report", log, "-o", output, *arguments)
     assert done.returncode == 0, done.stderr
     return output
+
+
+def window(browser: Browser) -> tuple[float, float]:
+    """The window of time that the page says it shows, in milliseconds."""
+    said = browser.run("{...document.getElementById('window').dataset}")
+    return float(said["from"]), float(said["to"])
