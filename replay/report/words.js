@@ -43,9 +43,9 @@ const dayAndClock = (at, options) => `${day(at)} ${clock(at, options)}`;
 
 // From one moment to another, with the day only where it is needed.
 function span(from, to) {
-  const seconds = to - from < 600_000;
-  const end = day(from) === day(to) ? clock(to, { seconds }) : dayAndClock(to, { seconds });
-  return `${dayAndClock(from, { seconds })} – ${end}`;
+  const precise = { seconds: to - from < 600_000, milliseconds: to - from < 5_000 };
+  const end = day(from) === day(to) ? clock(to, precise) : dayAndClock(to, precise);
+  return `${dayAndClock(from, precise)} – ${end}`;
 }
 
 function zoneInWords(at) {
