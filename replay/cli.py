@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, comparing, exporting, looking
+from replay.commands import checking, comparing, exporting, looking, reporting
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
@@ -19,6 +19,7 @@ COMMANDS: Final[Iterable[click.Command]] = (
     *checking.COMMANDS,
     *comparing.COMMANDS,
     *exporting.COMMANDS,
+    *reporting.COMMANDS,
 )
 
 

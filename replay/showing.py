@@ -294,7 +294,7 @@ class _Steps:
             return ()
         if isinstance(event, Transition):
             return [(describe(event, self.said), "")]
-        self.said = _what_was_said(event)
+        self.said = what_was_said(event)
         text = describe(event)
         if isinstance(event, AgentRestarted):
             text = f"{text} · {self._new_agent(taken.record)}"
@@ -332,7 +332,7 @@ def _is_decision(following: Step | None) -> bool:
     )
 
 
-def _what_was_said(event: Event) -> str:
+def what_was_said(event: Event) -> str:
     """Return the text of an observation that its transitions are likely to repeat."""
     fields = unstructure(event)
     texts = [fields.get(name) for name in ("error", "detail", "reason")]

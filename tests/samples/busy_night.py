@@ -149,6 +149,7 @@ class Job:
     pid: int
     random: random.Random
     waits: int = 2
+    turn: int = 0
     began: float | None = None
 
     @property
@@ -214,12 +215,17 @@ class _Night:
 
     recorder: Recorder
     trouble: Trouble
-    _agenda: list[tuple[float, int, Job | str]] = attrs.field(factory=list)
+    _agenda: list[tuple[float, int, Job | str, int]] = attrs.field(factory=list)
+    _running: dict[str, Job] = attrs.field(factory=dict)
     _serial: Iterator[int] = attrs.field(factory=itertools.count)
     _boot: int = 1
 
     def expect(self, at: float, what: Job | str) -> None:
-        heapq.heappush(self._agenda, (at, next(self._serial), what))
+        """Put something on the agenda; what a submission was expected to do before is off."""
+        turn = 0
+        if isinstance(what, Job):
+            turn = what.turn = what.turn + 1
+        heapq.heappush(self._agenda, (at, next(self._serial), what, turn))
 
     def play(self) -> None:
         self._at(0.0)
@@ -233,12 +239,13 @@ class _Night:
         self.expect(self.trouble.outage[1] + 2.0, "resumed")
         last = self._last_of_the_night()
         while self._agenda and self._agenda[0][0] <= last:
-            at, _serial, what = heapq.heappop(self._agenda)
-            self._happens(at, what)
+            at, _serial, what, turn = heapq.heappop(self._agenda)
+            if not (isinstance(what, Job) and what.turn != turn):
+                self._happens(at, what)
 
     def _last_of_the_night(self) -> float:
         # What still runs then is open in the log.
-        return max(at for at, _serial, _what in self._agenda) + 4.0
+        return max(at for at, *_rest in self._agenda) + 4.0
 
     def _at(self, seconds: float) -> None:
         self.recorder.clock.seconds = seconds
@@ -259,6 +266,8 @@ class _Night:
                 self._boot += 1
                 self.recorder.clock.booted_at = at - 20.0
             self.recorder.start_agent(f"boot {self._boot}")
+            for job in self._running.values():  # The evidence of each is looked at straight away.
+                self.expect(at + job.random.uniform(0.1, 1.5), job)
 
     def _wake(self, at: float, job: Job) -> None:
         there = self.trouble.when_an_agent_is_there(at)
@@ -273,6 +282,10 @@ class _Night:
             after = self.recorder.observe(stream, _answer(job, before, at, self.trouble))
             if after.state is State.STARTED and job.began is None:
                 job.began = at
+        if after.state is State.STARTED:
+            self._running[stream] = job
+        else:
+            self._running.pop(stream, None)
         if not after.is_closed:
             self.expect(max(at + 0.001, _next_time(job, after, at)), job)
         elif job.fate in RETRIED and job.run.ordinal == 1:
