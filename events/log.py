@@ -127,6 +127,45 @@ class ArchivedRange:
     hash_after: bytes
 
 
+@attrs.frozen
+class LostRange(ArchivedRange):
+    """Consecutive records that a salvaged copy has not: they were damaged, or gone.
+
+    Attributes:
+        reason: what became of them, for people.
+    """
+
+    reason: str
+
+
+@attrs.frozen
+class ArchivedStream:
+    """A closed stream that was moved from a log to an archive; its name stays taken.
+
+    Attributes:
+        position: of its first record.
+        version: of its last record.
+        archive: the archive's name.
+    """
+
+    stream: str
+    position: int
+    version: int
+    archive: str
+
+
+@attrs.frozen
+class TornStream:
+    """A stream of which a salvaged copy has not every record.
+
+    Attributes:
+        version: the first that is lost, or may be.
+    """
+
+    stream: str
+    version: int
+
+
 class LogError(Exception):
     """Base of everything that can go wrong with a log."""
 

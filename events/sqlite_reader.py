@@ -19,7 +19,16 @@ from urllib.parse import quote
 import apsw
 
 from events.chain import fields_of, genesis, link, verify_chain
-from events.log import ArchivedRange, LogDamaged, NotALog, Record, Tip
+from events.log import (
+    ArchivedRange,
+    ArchivedStream,
+    LogDamaged,
+    LostRange,
+    NotALog,
+    Record,
+    Tip,
+    TornStream,
+)
 from events.sqlite_file import (
     COLUMNS,
     DISAGREEMENT,
@@ -68,6 +77,7 @@ class SqliteReader:
         path: the log's real path.
         log_id: the log's own id.
         created: when it was made, UTC, ISO 8601.
+        kind: see `Identity`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -76,7 +86,7 @@ class SqliteReader:
         self._view = _View.of(path)
         self._connection: apsw.Connection | None
         self._connection, identity = self._connect()
-        self.log_id, self.created = identity.log_id, identity.created
+        self.log_id, self.created, self.kind = identity.log_id, identity.created, identity.kind
         self._is_open = True
 
     @classmethod
@@ -103,11 +113,42 @@ class SqliteReader:
         """Return where the log ends by its own account, which is written with every commit."""
         return Tip(*self._rows("SELECT position, hash FROM tip")[0])
 
+    @property
+    def identity(self) -> Identity:
+        """What the log says of itself."""
+        return Identity(self.log_id, self.created, self.kind)
+
     def archived_range(self, first: int) -> ArchivedRange | None:
-        """See `LogReader.archived_range`."""
+        """See `LogReader.archived_range`; in a salvaged copy, perhaps a `LostRange`."""
         query = "SELECT first, last, hash_before, hash_after FROM archived_ranges WHERE first = ?"
         rows = self._rows(query, (first,))
+        if not rows and self.kind is not None:
+            lost = self._rows("SELECT * FROM lost_ranges WHERE first = ?", (first,))
+            return LostRange(*lost[0]) if lost else None
         return ArchivedRange(*rows[0]) if rows else None
+
+    def archived_streams(self) -> Iterator[ArchivedStream]:
+        """Yield the streams that were moved to archives, by name."""
+        after = ""
+        while rows := self._rows(
+            "SELECT * FROM archived_streams WHERE stream > ? ORDER BY stream LIMIT ?",
+            (after, _CHUNK),
+        ):
+            yield from (ArchivedStream(*row) for row in rows)
+            after = rows[-1][0]
+
+    def lost_ranges(self) -> Sequence[LostRange]:
+        """Return what a salvaged copy has not, in order; nothing for any other log."""
+        if self.kind is None:
+            return ()
+        return [LostRange(*row) for row in self._rows("SELECT * FROM lost_ranges ORDER BY first")]
+
+    def torn_streams(self) -> Sequence[TornStream]:
+        """Return the streams of which a salvaged copy has not everything, by name."""
+        if self.kind is None:
+            return ()
+        rows = self._rows("SELECT * FROM torn_streams ORDER BY stream")
+        return [TornStream(*row) for row in rows]
 
     def archived_before(self, position: int) -> bytes | None:
         """Return the hash of the record before a position, if that record is archived."""
