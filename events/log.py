@@ -213,6 +213,15 @@ class NotALog(LogError):
         super().__init__(f"{path} can't be read as a pluperfect log: {reason}")
 
 
+class ForReadingOnly(NotALog):
+    """The file is a copy of a log that no agent may go on with: a redacted or a salvaged one."""
+
+    def __init__(self, path: Path | str, kind: str) -> None:
+        self.path, self.kind = path, kind
+        self.reason = f"it is a {kind} copy of a log, for reading only; give the agent its own"
+        LogError.__init__(self, f"{path} can't be written to: {self.reason}")
+
+
 class LogDamaged(LogError):
     """The file is a pluperfect log, but part of it is lost or was altered."""
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import apsw
 import attrs
 
-from events.log import LogDamaged, LogLocked, NotALog, Tip
+from events.log import ForReadingOnly, LogDamaged, LogLocked, NotALog, Tip
 
 APPLICATION_ID: Final = 0x706C7566
 """`pluf`, in the header of every log: what SQLite's tools and `file` can tell one by."""
@@ -228,6 +228,16 @@ def identify(connection: apsw.Connection, path: Path) -> Identity | None:
         return Identity(UUID(said["log_id"]), said["created"], said.get("kind"))
     except (KeyError, ValueError) as error:
         raise LogDamaged(path, None, "its own description is not what an agent writes") from error
+
+
+def refuse_a_copy(identity: Identity, path: Path) -> None:
+    """Refuse to go on with a copy that is for reading only.
+
+    Raises:
+        ForReadingOnly: it is one.
+    """
+    if identity.kind is not None:
+        raise ForReadingOnly(path, identity.kind)
 
 
 def refuse_what_is_no_file(path: Path) -> None:

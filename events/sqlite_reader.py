@@ -249,7 +249,7 @@ class SqliteReader:
         before = genesis(self.log_id)
         versions: dict[str, int] = {}
         for *row, previous in self._rows(OPEN_RECORDS):
-            record = _record(row)
+            record = record_of(row)
             if record.version != versions.get(record.stream, 0) + 1:
                 reason = f"a record before version {record.version} of {record.stream} is missing"
                 raise LogDamaged(self.path, record.position, reason)
@@ -280,7 +280,7 @@ class SqliteReader:
     def _records(self, where: str, parameters: tuple[Any, ...]) -> list[Record]:
         # The names are ours, and so is every condition: nothing from outside is in the text.
         rows = self._rows(f"SELECT {COLUMNS} FROM records WHERE {where}", parameters)  # noqa: S608
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Run one query in a transaction of its own, and again if an agent began to write."""
@@ -334,6 +334,7 @@ class SqliteReader:
             self._connection = None
 
 
-def _record(row: Sequence[Any]) -> Record:
+def record_of(row: Sequence[Any]) -> Record:
+    """Return the record that a row of the table holds, its columns in their order."""
     at, stream, version, type_, schema, cause, closes, wall, boot, data, hash_ = row
     return Record(at, stream, version, type_, schema, cause, closes == 1, wall, boot, data, hash_)
