@@ -182,11 +182,13 @@ class ChainVerifier:
         previous: the hash of the last record that was in order; `genesis` to begin with.
         position: that record's position.
         archived: finds the archived range that begins at a position.
+        torn: the streams that have lost records; in them, versions may be left out.
     """
 
     previous: bytes
     position: int = 0
     archived: Callable[[int], ArchivedRange | None] = lambda _first: None
+    torn: set[str] = attrs.field(factory=set)
     _versions: dict[str, int] = attrs.field(factory=dict)
     _closed: set[str] = attrs.field(factory=set)
 
@@ -230,6 +232,8 @@ class ChainVerifier:
         version = self._versions.get(record.stream, 0) + 1
         if record.stream in self._closed:
             return f"stream {record.stream} was closed before"
+        if record.version > version and record.stream in self.torn:
+            version = record.version
         if record.version != version:
             return f"stream {record.stream} goes on with version {record.version}, not {version}"
         if record.cause is not None and not 1 <= record.cause < version:

@@ -40,11 +40,13 @@ class Copy:
     """A log that is being written. Everything is added in the order of positions.
 
     Attributes:
+        identity: what it says of itself.
         tip: where it ends so far.
         records: how many it has so far.
     """
 
     _connection: apsw.Connection
+    identity: Identity
     tip: Tip
     records: int = 0
     _rows: list[tuple[Any, ...]] = attrs.field(factory=list)
@@ -98,7 +100,7 @@ def filling(file: Path, identity: Identity) -> Iterator[Copy]:
         make(connection, identity, beginning)
         triggers = _take_away(connection)
         connection.execute("BEGIN")
-        copy = Copy(connection, beginning)
+        copy = Copy(connection, identity, beginning)
         yield copy
         copy._flush()
         end = (copy.tip.position, copy.tip.hash)

@@ -3,10 +3,11 @@
 Nothing is left out, so that `read_jsonl` makes the same log of it again. The lines are:
 
 - `{"log": …}`, the first: the format and its version, the log's id and when it was made;
+- `{"torn_stream": …}`, in a salvaged copy: a stream that has lost records;
 - a record on each line, its fields at the top, `data` as JSON. Where the recorded text is not the
   one that JSON would be written as again, it is kept as it is in `data_text` instead;
 - `{"archived_range": …}` (or `lost_range`) in the place of records that are not in this log;
-- `{"archived_stream": …}` and `{"torn_stream": …}` after the last record;
+- `{"archived_stream": …}` after the last record: its name stays taken;
 - `{"end": …}`, the last: where the log ends and how many lines of each kind there were, so that a
   file that was cut off is noticed.
 
@@ -35,6 +36,7 @@ from events.sqlite_reader import SqliteReader
 
 FORMAT: Final = "pluperfect log"
 VERSION: Final = 1
+COUNTED: Final = ("records", "ranges", "streams")
 
 _NAMES: Final = {
     kind: tuple(field.name for field in attrs.fields(kind))
@@ -70,6 +72,9 @@ def _lines(reader: SqliteReader) -> Iterator[Mapping[str, Any]]:
     own = {"log_id": reader.log_id, "created": reader.created, "kind": reader.kind}
     yield {"log": {"format": FORMAT, "version": VERSION, **own}}
     counts = Counter[str]()
+    for torn in reader.torn_streams():
+        yield {"torn_stream": _fields(torn)}
+        counts["streams"] += 1
     position = 0
     for record in reader.read_all():
         if record.position > tip.position:
@@ -90,12 +95,9 @@ def _lines(reader: SqliteReader) -> Iterator[Mapping[str, Any]]:
     for stream in reader.archived_streams():
         yield {"archived_stream": _fields(stream)}
         counts["streams"] += 1
-    for torn in reader.torn_streams():
-        yield {"torn_stream": _fields(torn)}
-        counts["streams"] += 1
     if reader.archived_records() != archived:
         raise LogCompactedMeanwhile(reader.path)
-    counted = {name: counts[name] for name in ("records", "ranges", "streams")}
+    counted = {name: counts[name] for name in COUNTED}
     yield {"end": {**counted, "position": tip.position, "hash": tip.hash.hex()}}
 
 
