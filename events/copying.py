@@ -1,4 +1,4 @@
-"""Writes a log file that is made out of another log: an archive, an import, a copy for reading.
+"""Reads a log to make another of it, and writes that: an archive, an import, a copy for reading.
 
 This is the one way to write a log that is not an agent's own appending. What it writes is given
 record by record, so that a log far larger than memory can be copied; each record's hash is the
@@ -18,8 +18,18 @@ import apsw
 import attrs
 
 from events.chain import fields_of, genesis
-from events.log import ArchivedRange, ArchivedStream, LogError, LostRange, Record, Tip, TornStream
+from events.log import (
+    ArchivedRange,
+    ArchivedStream,
+    LogDamaged,
+    LogError,
+    LostRange,
+    Record,
+    Tip,
+    TornStream,
+)
 from events.sqlite_file import Identity, companions, in_words, make
+from events.sqlite_reader import SqliteReader
 
 _ROWS_AT_ONCE: Final = 1000
 
@@ -33,6 +43,56 @@ class CopyFailed(LogError):
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"can't write {path}: {reason}")
+
+
+class CompactedMeanwhile(LogError):
+    """Records left the log for an archive while it was read: what was read is no one log."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(f"the log {path} was compacted while it was read; try again")
+
+
+def contents(reader: SqliteReader, tip: Tip) -> Iterator[Record | ArchivedRange]:
+    """Yield what a log holds: each record, and each range that is not in it, in its place.
+
+    What is appended after the tip was read is left out. The log is read in many short transactions,
+    so that an agent is not held up, however large the log is.
+
+    Raises:
+        LogDamaged: a record is missing or can't be read.
+        CompactedMeanwhile: at the end; what was read is to be thrown away.
+    """
+    archived = reader.archived_records()
+    try:
+        yield from _contents(reader, tip)
+    except LogDamaged:
+        if reader.archived_records() == archived:
+            raise
+    if reader.archived_records() != archived:
+        raise CompactedMeanwhile(reader.path)
+
+
+def _contents(reader: SqliteReader, tip: Tip) -> Iterator[Record | ArchivedRange]:
+    position = 0
+    for record in reader.read_all():
+        if record.position > tip.position:
+            break
+        while position + 1 < record.position:
+            gone = reader.archived_range(position + 1)
+            if gone is None:
+                reason = f"there is no record before position {record.position}"
+                raise LogDamaged(reader.path, position + 1, reason)
+            yield gone
+            position = gone.last
+        yield record
+        position = record.position
+    # In a salvaged copy, what was lost at the end.
+    while (gone := reader.archived_range(position + 1)) is not None:
+        yield gone
+        position = gone.last
+    if position < tip.position:
+        reason = f"the log ends here, and notes its end at {tip.position}"
+        raise LogDamaged(reader.path, position + 1, reason)
 
 
 @attrs.define

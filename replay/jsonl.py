@@ -23,13 +23,15 @@ from typing import Any, BinaryIO, Final
 import attrs
 import orjson
 
+from events.chain import genesis
+from events.copying import contents
 from events.log import (
     ArchivedRange,
     ArchivedStream,
     LogDamaged,
-    LogError,
     LostRange,
     Record,
+    Tip,
     TornStream,
 )
 from events.sqlite_reader import SqliteReader
@@ -44,13 +46,6 @@ _NAMES: Final = {
 }
 
 
-class LogCompactedMeanwhile(LogError):
-    """Records left the log for an archive while it was read: what was read is no one log."""
-
-    def __init__(self, path: Any) -> None:
-        super().__init__(f"the log {path} was compacted while it was read; try again")
-
-
 def write_jsonl(reader: SqliteReader, out: BinaryIO) -> None:
     """Write a log as it is now; what is appended meanwhile is not in it.
 
@@ -61,56 +56,36 @@ def write_jsonl(reader: SqliteReader, out: BinaryIO) -> None:
 
     Raises:
         LogDamaged: a record is missing or can't be read.
-        LogCompactedMeanwhile: try again.
+        CompactedMeanwhile: try again.
     """
     for line in _lines(reader):
         out.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
 
 def _lines(reader: SqliteReader) -> Iterator[Mapping[str, Any]]:
-    tip, archived = reader.tip(), reader.archived_records()
     own = {"log_id": reader.log_id, "created": reader.created, "kind": reader.kind}
     yield {"log": {"format": FORMAT, "version": VERSION, **own}}
     counts = Counter[str]()
     for torn in reader.torn_streams():
         yield {"torn_stream": _fields(torn)}
         counts["streams"] += 1
-    position = 0
-    for record in reader.read_all():
-        if record.position > tip.position:
-            break
-        for gone in _ranges(reader, position, record.position):
-            yield _range_line(gone)
+    tip, end = reader.tip(), Tip(0, genesis(reader.log_id))
+    for item in contents(reader, tip):
+        if isinstance(item, Record):
+            yield _record_line(item)
+            counts["records"] += 1
+            end = Tip(item.position, item.hash)
+        else:
+            yield _range_line(item)
             counts["ranges"] += 1
-        yield _record_line(record)
-        counts["records"] += 1
-        position = record.position
-    for gone in _ranges(reader, position, None):
-        yield _range_line(gone)
-        counts["ranges"] += 1
-        position = gone.last
-    if position < tip.position:
-        reason = f"the log ends here, and notes its end at {tip.position}"
-        raise LogDamaged(reader.path, position + 1, reason)
     for stream in reader.archived_streams():
         yield {"archived_stream": _fields(stream)}
         counts["streams"] += 1
-    if reader.archived_records() != archived:
-        raise LogCompactedMeanwhile(reader.path)
+    if end != tip:
+        reason = "its note of its last record differs from that record"
+        raise LogDamaged(reader.path, end.position, reason)
     counted = {name: counts[name] for name in COUNTED}
     yield {"end": {**counted, "position": tip.position, "hash": tip.hash.hex()}}
-
-
-def _ranges(reader: SqliteReader, after: int, before: int | None) -> Iterator[ArchivedRange]:
-    """Yield what is not in this log between two positions; `before` None for its end."""
-    while before is None or after + 1 < before:
-        gone = reader.archived_range(after + 1)
-        if gone is None and before is None:
-            return
-        if gone is None:
-            raise LogDamaged(reader.path, after + 1, f"there is no record before {before}")
-        yield gone
-        after = gone.last
 
 
 def _record_line(record: Record) -> Mapping[str, Any]:

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import click
 
-from replay.commands.common import EPILOG, EXIT_UNREADABLE, EXIT_UNWRITABLE, fail
+from replay.commands.common import (
+    EPILOG,
+    EXIT_UNREADABLE,
+    EXIT_UNWRITABLE,
+    EXIT_USAGE,
+    fail,
+    log_argument,
+    reading,
+)
 
 output_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="The new log."
@@ -43,4 +51,36 @@ def import_(file: Path, output: Path) -> None:
     open_screen().line(("imported", "good"), (f"  {records:,} records into {output}", ""))
 
 
-COMMANDS = (import_,)
+@click.command(epilog=EPILOG, short_help="Make a copy of a log that strangers may see.")
+@log_argument
+@output_option
+@click.option(
+    "--key-file",
+    type=click.Path(path_type=Path),
+    help="Keep the pseudonyms' key here (made if it is not there), so that other logs get the"
+    " same ones. Without it, the key is thrown away.",
+)
+def redact(log: Path | None, output: Path, key_file: Path | None) -> None:
+    """Make a copy of LOG that is fit for a public bug report, and still verifies.
+
+    Ids, names of runs, queues, hosts and paths, and every word of a text that is not on a fixed
+    list are replaced, the same by the same; what happened, and when, stays. Of a log that diverges,
+    the copy diverges at the same position. No agent can go on with the copy.
+    """
+    with reading(log) as reader:
+        from events.copying import CopyFailed  # noqa: PLC0415 - see `common`
+        from replay.key_file import KeyUnusable, key_in, new_key  # noqa: PLC0415
+        from replay.redacting import redact as write  # noqa: PLC0415
+        from replay.screen import open_screen  # noqa: PLC0415
+
+        try:
+            key = new_key() if key_file is None else key_in(key_file)
+            records = write(reader, key, output)
+        except KeyUnusable as error:
+            fail(EXIT_USAGE, str(error))
+        except CopyFailed as error:
+            fail(EXIT_UNWRITABLE, str(error))
+    open_screen().line(("redacted", "good"), (f"  {records:,} records into {output}", ""))
+
+
+COMMANDS = (import_, redact)

@@ -18,11 +18,11 @@ import orjson
 import pytest
 
 from events.archive import compact
-from events.copying import CopyFailed
+from events.copying import CompactedMeanwhile, CopyFailed
 from events.sqlite import SqliteReader, SqliteStore
 from replay import jsonl
 from replay.importing import NotAnExport, import_jsonl
-from replay.jsonl import LogCompactedMeanwhile, write_jsonl
+from replay.jsonl import write_jsonl
 from tests.unit.log_fixtures import REPOSITORY, append, ticking_clock
 
 Line = dict[str, Any]
@@ -223,7 +223,7 @@ def test_a_log_compacted_while_it_is_exported_gives_no_whole_export(
     line_of = jsonl._record_line
     monkeypatch.setattr(jsonl, "_record_line", compact_meanwhile)
     out = io.BytesIO()
-    with closing(SqliteReader.open(path)) as reader, pytest.raises(LogCompactedMeanwhile):
+    with closing(SqliteReader.open(path)) as reader, pytest.raises(CompactedMeanwhile):
         write_jsonl(reader, out)
 
     assert b'"end"' not in out.getvalue()
