@@ -21,7 +21,13 @@ from uuid import UUID
 import attrs
 
 
-class State(enum.Enum):
+class Member(enum.Enum):
+    """An enum whose members are found in a table at once: `Enum` hashes in Python code."""
+
+    __hash__ = object.__hash__
+
+
+class State(Member):
     """Where a submission is."""
 
     ABSENT = "absent"
@@ -46,7 +52,7 @@ class State(enum.Enum):
     """It was cancelled, deleted or taken over at the server before it was launched."""
 
 
-class Effect(enum.Enum):
+class Effect(Member):
     """What a submission can owe the world. `events.decider.what_next` says which is due."""
 
     PROPOSE_PENDING = "propose_pending"
@@ -61,7 +67,7 @@ class Effect(enum.Enum):
     REPORT_OUTCOME = "report_outcome"
 
 
-class Verdict(enum.Enum):
+class Verdict(Member):
     """What the evidence of a launch key proves (locks, `exec` and `exit` records, boot id)."""
 
     NEVER_RAN = "never_ran"

@@ -85,6 +85,13 @@ class Record:
     hash: bytes
 
 
+Fields = tuple[int, str, int, str, int, int | None, bool, str, int, str]
+"""A record without its hash, in the order of `Record`: what its hash covers."""
+
+Row = tuple[int, str, int, str, int, int | None, bool, str, int, str, bytes]
+"""A whole record as a tuple, for what goes through a million of them."""
+
+
 @attrs.frozen
 class Append:
     """One atomic addition to one stream.
@@ -266,6 +273,10 @@ class LogReader(Protocol):
 
     def read_all(self, after_position: int = 0) -> Iterator[Record]:
         """Yield every record after a position, in order, without holding the log in memory."""
+        ...
+
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        """Yield what `read_all` yields, as tuples in the order of `Record`."""
         ...
 
     def open_streams(self) -> Sequence[str]:

@@ -9,8 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
-from events.chain import check, extend, genesis, verify_chain
-from events.log import Append, ArchivedRange, Clock, LogWriteFailed, Record, Tip, VersionConflict
+from events.chain import check, extend, fields_of, genesis, verify_chain
+from events.log import (
+    Append,
+    ArchivedRange,
+    Clock,
+    LogWriteFailed,
+    Record,
+    Row,
+    Tip,
+    VersionConflict,
+)
 
 NAME = "(in memory)"
 """What stands for the path in errors."""
@@ -117,6 +126,10 @@ class MemoryStore:
         while after_position < len(self._records):
             yield self._records[after_position]
             after_position += 1
+
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        """See `LogReader.read_rows`."""
+        return ((*fields_of(r), r.hash) for r in self.read_all(after_position))
 
     def open_streams(self) -> Sequence[str]:
         """See `LogReader.open_streams`."""

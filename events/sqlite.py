@@ -29,6 +29,7 @@ from events.log import (
     LogDamaged,
     LogWriteFailed,
     Record,
+    Row,
     Tip,
     VersionConflict,
 )
@@ -185,6 +186,10 @@ class SqliteStore:
     def read_all(self, after_position: int = 0) -> Iterator[Record]:
         """See `LogReader.read_all`."""
         return self._reader.read_all(after_position)
+
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        """See `LogReader.read_rows`."""
+        return self._reader.read_rows(after_position)
 
     def open_streams(self) -> Sequence[str]:
         """See `LogReader.open_streams`."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import enum
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 import apsw
@@ -26,6 +26,7 @@ from events.log import (
     LostRange,
     NotALog,
     Record,
+    Row,
     Tip,
     TornStream,
 )
@@ -44,6 +45,9 @@ from events.sqlite_file import (
 
 _CHUNK: Final = 1000
 """Records read in one transaction: 4 ms, which is as long as a reader can hold up a checkpoint."""
+
+
+_STREAMS_AT_ONCE: Final = 500
 
 
 class _View(enum.Enum):
@@ -189,20 +193,24 @@ class SqliteReader:
         Raises:
             LogDamaged: a record can't be read; its position is named.
         """
+        return map(record_of, self.read_rows(after_position))
+
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        """See `LogReader.read_rows`; as `read_all`."""
         size = _CHUNK
+        query = f"SELECT {COLUMNS} FROM records WHERE position > ? ORDER BY position LIMIT ?"  # noqa: S608 - ours
         while True:
-            where = "position > ? ORDER BY position LIMIT ?"
             try:
-                records = self._records(where, (after_position, size))
+                rows = self._rows(query, (after_position, size))
             except LogDamaged as error:
                 if size == 1:
                     raise LogDamaged(self.path, after_position + 1, error.reason) from error
                 size = 1  # one by one, up to the one that can't be read
                 continue
-            if not records:
+            if not rows:
                 return
-            yield from records
-            after_position = records[-1].position
+            yield from cast("list[Row]", rows)
+            after_position = rows[-1][0]
 
     def open_streams(self) -> Sequence[str]:
         """See `LogReader.open_streams`."""
@@ -219,6 +227,59 @@ class SqliteReader:
         )
         return [name for name, _position in self._rows(query, (prefix,))]
 
+    def beginnings(
+        self, *, newest_first: bool = False, since: str = "", until: str = "~"
+    ) -> Iterator[str]:
+        """Yield the streams by the position of their first record, without reading the rest.
+
+        Args:
+            newest_first: begin with the last one to begin.
+            since, until: UTC, ISO 8601 as records have it; those that began then.
+        """
+        last, order, after = (1 << 62, "DESC", "<") if newest_first else (0, "ASC", ">")
+        query = (
+            "SELECT position, stream FROM records WHERE version = 1"  # noqa: S608 - all is ours
+            f" AND position {after} ? AND recorded_at >= ? AND recorded_at < ?"
+            f" ORDER BY position {order} LIMIT {_STREAMS_AT_ONCE}"
+        )
+        while rows := self._rows(query, (last, since, until)):
+            yield from (stream for _position, stream in rows)
+            last = rows[-1][0]
+
+    def read_streams(self, streams: Sequence[str]) -> Mapping[str, Sequence[Record]]:
+        """Return the records of some streams, a few hundred at most."""
+        marks = ", ".join("?" * len(streams))
+        where = f"stream IN ({marks}) ORDER BY stream, version"
+        found: dict[str, list[Record]] = {stream: [] for stream in streams}
+        for record in self._records(where, tuple(streams)):
+            found[record.stream].append(record)
+        return found
+
+    def select(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a query over the tables of `events.sqlite_file`.
+
+        Args:
+            query: of the caller's own making; values from outside are parameters.
+            parameters: for its question marks.
+        """
+        return self._rows(query, parameters)
+
+    def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
+        """Return the records of one type in one stream."""
+        return self._records("stream = ? AND type = ? ORDER BY version", (stream, type_))
+
+    def last_record(
+        self, until: int | None = None, recorded_until: str | None = None
+    ) -> Record | None:
+        """Return the last record, None when there is none.
+
+        Args:
+            until: the last one up to this position.
+            recorded_until: the last one that was recorded by then, UTC, ISO 8601.
+        """
+        where = "position <= ? AND recorded_at <= ? ORDER BY position DESC LIMIT 1"
+        return next(iter(self._records(where, (until or 1 << 62, recorded_until or "~"))), None)
+
     def verified(self) -> Iterator[Record]:
         """Yield every record, each after it was found to be in order.
 
@@ -232,6 +293,7 @@ class SqliteReader:
             path=self.path,
             tip=self.tip(),
             archived=self.archived_range,
+            torn={each.stream for each in self.torn_streams()},
         )
         last, noted = self._rows("SELECT ifnull((SELECT max(position) FROM records), 0), position"
                                  " FROM tip")[0]  # fmt: skip

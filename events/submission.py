@@ -46,7 +46,7 @@ PROPOSALS: Final = frozenset({Effect.PROPOSE_PENDING, Effect.REPORT_OUTCOME})
 CLOSED_STATES: Final = frozenset({State.ABORTED, State.CANCELLED, State.EXITED, State.FAILED})
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # `evolve` copies its dict
 class Submission:
     """The fold of one stream: the state, and the last transition of each kind that matters.
 
@@ -123,20 +123,24 @@ def what_next(submission: Submission) -> tuple[Effect, ...]:
     There is more than one only once the command was started: the server is told its pid while
     it is watched, so that a server that is away does not keep its end from being noticed.
     """
-    match submission.state:
-        case State.DISCOVERED:
-            return (Effect.READ_RUN if submission.in_doubt else Effect.PROPOSE_PENDING,)
-        case State.RESOLVING:
-            return (Effect.READ_RUN if submission.in_doubt else Effect.RESOLVE,)
-        case State.LAUNCHING:
-            return (Effect.EXAMINE if submission.in_doubt else Effect.LAUNCH,)
-        case State.STARTED:
-            watching = Effect.EXAMINE if submission.in_doubt else Effect.WATCH
-            return (watching, Effect.REPORT_PID) if submission.pid_owed else (watching,)
-        case State.EXITED | State.FAILED | State.CANCELLED:
-            return _owed_at_the_end(submission)
-        case _:
-            return ()
+    simple = _OWED.get(submission.state)
+    if simple is not None:
+        return simple[submission.in_doubt]
+    if submission.state in CLOSED_STATES:
+        return _owed_at_the_end(submission)
+    if submission.state is State.STARTED:
+        watching = Effect.EXAMINE if submission.in_doubt else Effect.WATCH
+        return (watching, Effect.REPORT_PID) if submission.pid_owed else (watching,)
+    return ()
+
+
+_OWED: Final[Mapping[State, tuple[tuple[Effect, ...], tuple[Effect, ...]]]] = {
+    State.DISCOVERED: ((Effect.PROPOSE_PENDING,), (Effect.READ_RUN,)),
+    State.RESOLVING: ((Effect.RESOLVE,), (Effect.READ_RUN,)),
+    State.LAUNCHING: ((Effect.LAUNCH,), (Effect.EXAMINE,)),
+    State.ABORTED: ((), ()),
+}
+"""What is owed on the way to a start, and instead of it when it is in doubt."""
 
 
 def _owed_at_the_end(submission: Submission) -> tuple[Effect, ...]:
@@ -163,8 +167,15 @@ def evolve(submission: Submission, event: Event, stream: str = "?") -> Submissio
     target = TRANSITIONS[submission.state].get(type(event))
     if target is None:
         raise IllegalTransition(submission.state, event, stream)
-    changes = _CHANGES.get(type(event), _no_change)(submission, event)
-    return attrs.evolve(submission, **{"state": target, "deferred": None, "tries": 0} | changes)
+    # A fold of a million records is mostly this: `attrs.evolve` takes five times as long.
+    after = object.__new__(Submission)
+    fields = after.__dict__
+    fields.update(submission.__dict__)
+    fields["state"], fields["deferred"], fields["tries"] = target, None, 0
+    changes = _CHANGES.get(type(event))
+    if changes is not None:
+        fields.update(changes(submission, event))
+    return after
 
 
 def fold(events: Iterable[Event], stream: str = "?") -> Submission:
@@ -173,10 +184,6 @@ def fold(events: Iterable[Event], stream: str = "?") -> Submission:
     for event in events:
         submission = evolve(submission, event, stream)
     return submission
-
-
-def _no_change(_submission: Submission, _event: Any) -> dict[str, Any]:
-    return {}
 
 
 def _deferred(submission: Submission, event: EffectDeferred) -> dict[str, Any]:

@@ -1,18 +1,20 @@
-"""`replay list`: every submission in a log, one line each, and a count of how they went."""
+"""`replay list`: submissions in one line each, a page at a time, and a count of how they went."""
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
 
 import attrs
 
 from events.lifecycle import State
-from events.log import LogReader
 from replay.screen import Screen, cells, padded, shortened
-from replay.summary import STATE_STYLES, as_object, outcome, state_in_words
-from replay.timeline import History, Moment, Timeline
+from replay.selection import Selection
+from replay.summary import STATE_STYLES, as_object, outcome, state_in_words, went_wrong
+from replay.timeline import Moment, Timeline
 from replay.words import clock_time, duration, zone
 
 NAME_LIMIT: Final = 24
@@ -21,19 +23,94 @@ LEAST_OUTCOME: Final = 30
 """A terminal too narrow to leave this many columns for the outcome goes without the queue, and
 then without the id: `replay show` takes the name as well."""
 
+BEGAN: Final = "began"
 
-def read_all(reader: LogReader) -> tuple[list[Timeline], Moment | None]:
-    """Return all submissions in the order in which they began, and the log's last moment."""
-    history = History()
-    timelines = list(history.follow(reader.read_all()))
-    timelines.sort(key=lambda timeline: timeline.began.position if timeline.began else 0)
-    return timelines, history.latest
+Key = Callable[[Timeline, Moment | None], Any]
+
+SORTS: Final[Mapping[str, Key | None]] = {
+    BEGAN: None,  # as they are found
+    "took": lambda timeline, now: timeline.seconds(now),
+    "start": lambda timeline, now: timeline.seconds_to_start(now),
+    "state": lambda timeline, _now: (not went_wrong(timeline), timeline.state.value),
+    "run": lambda timeline, _now: _name(timeline),
+    "queue": lambda timeline, _now: _queue(timeline, whole=True),
+    "deployment": lambda timeline, _now: timeline.deployment_name or "",
+}
+"""What submissions can be sorted by. Times come with the latest or longest first, names and
+states (the bad ones first) in the order of the alphabet."""
+
+_DESCENDING: Final = frozenset({BEGAN, "took", "start"})
 
 
-def print_list(timelines: Sequence[Timeline], now: Moment | None, screen: Screen) -> None:
+@attrs.frozen
+class Order:
+    """In which order, and which part of it.
+
+    Attributes:
+        sort: one of `SORTS`.
+        reverse: the other way round.
+        limit: how many on a page; None for all on one.
+        page: from 1.
+    """
+
+    sort: str = BEGAN
+    reverse: bool = False
+    limit: int | None = None
+    page: int = 1
+
+    @property
+    def descending(self) -> bool:
+        """Whether the greatest comes first."""
+        return (self.sort in _DESCENDING) is not self.reverse
+
+
+@attrs.frozen
+class Page:
+    """A part of a list. `more`: whether another one follows."""
+
+    timelines: Sequence[Timeline]
+    number: int
+    more: bool
+
+
+def in_order(selection: Selection, order: Order) -> Iterator[Timeline]:
+    """Yield submissions in an order, one page or all of them.
+
+    All of them sorted by something else than their beginning are kept in memory, as far as the
+    page that is asked for; by their beginning, none.
+    """
+    end = None if order.limit is None else order.page * order.limit
+    begin = 0 if order.limit is None else (order.page - 1) * order.limit
+    key = SORTS[order.sort]
+    if key is None:
+        found = selection.timelines(newest_first=order.descending)
+        return islice(found, begin, end)
+    # Of equals the newest comes first: heapq keeps the order in which they are found.
+    found = selection.timelines(newest_first=True)
+    sort_key = lambda timeline: key(timeline, selection.now)  # noqa: E731 - shorter than a function
+    if end is None:
+        return iter(sorted(found, key=sort_key, reverse=order.descending))
+    choose = heapq.nlargest if order.descending else heapq.nsmallest
+    return islice(iter(choose(end, found, key=sort_key)), begin, end)
+
+
+def page_of(selection: Selection, order: Order) -> Page:
+    """Return one page."""
+    if order.limit is None:
+        return Page(list(in_order(selection, order)), 1, more=False)
+    # One more than the page holds tells whether another one follows.
+    skipped = (order.page - 1) * order.limit
+    one_more = attrs.evolve(order, limit=skipped + order.limit + 1, page=1)
+    timelines = list(islice(in_order(selection, one_more), skipped, None))
+    return Page(timelines[: order.limit], order.page, more=len(timelines) > order.limit)
+
+
+def print_page(page: Page, now: Moment | None, screen: Screen) -> None:
     """Print submissions as a table with a count below it."""
+    timelines = page.timelines
     if not timelines:
-        screen.line(("no submissions in this log", "dim"))
+        nothing = "no such submissions in this log" if page.number == 1 else "nothing on this page"
+        screen.line((nothing, "dim"))
         return
     columns = _columns(timelines, now, screen.width)
     widths = [max(map(cells, [column.heading, *column.cells])) for column in columns]
@@ -42,6 +119,9 @@ def print_list(timelines: Sequence[Timeline], now: Moment | None, screen: Screen
         _print_row(timeline, [column.cells[number] for column in columns], widths, columns, screen)
     screen.line()
     screen.hanging([], _count(timelines))
+    if page.more or page.number > 1:
+        more = f"; --page {page.number + 1} goes on, --all shows all" if page.more else ", the last"
+        screen.line((f"page {page.number}{more}", "dim"))
 
 
 @attrs.frozen
@@ -140,7 +220,7 @@ def _count(timelines: Sequence[Timeline]) -> list[tuple[str, str]]:
     if runs != len(timelines):
         total += f" of {runs} run{'s' * (runs != 1)}"
     spans = [(f"{total}: ", "")]
-    for (kind, style), number in sorted(kinds.items(), key=lambda item: -item[1]):
+    for (kind, style), number in sorted(kinds.items(), key=lambda item: (-item[1], item[0])):
         spans += [(f"{number} {kind}", style), (", ", "")]
     spans[-1] = (f"   times: {zone()}", "dim")
     return spans
@@ -160,6 +240,6 @@ def _has_ended(timeline: Timeline) -> bool:
     return timeline.state in (State.EXITED, State.FAILED, State.CANCELLED)
 
 
-def objects(timelines: Sequence[Timeline], now: Moment | None) -> list[dict[str, object]]:
-    """Return submissions as JSON values."""
-    return [as_object(timeline, now) for timeline in timelines]
+def objects(timelines: Iterator[Timeline], now: Moment | None) -> Iterator[dict[str, object]]:
+    """Yield submissions as JSON values."""
+    return (as_object(timeline, now) for timeline in timelines)

@@ -12,8 +12,10 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from events.codec import UndecodableRecord, decode
-from events.lifecycle import Effect, Event, IllegalTransition
+from events.lifecycle import Effect, Event, IllegalTransition, Transition
 from events.log import Record
+from events.notices import Notice
+from events.observations import Observation
 from events.submission import Submission, evolve, what_next
 
 
@@ -33,6 +35,19 @@ class Step:
     before: Submission
     after: Submission
     trouble: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Which family the event is of: observation, transition, notice; unknown if unread."""
+        match self.event:
+            case Transition():
+                return "transition"
+            case Observation():
+                return "observation"
+            case Notice():
+                return "notice"
+            case _:
+                return "unknown"
 
     @property
     def owed(self) -> tuple[Effect, ...]:

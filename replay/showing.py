@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
-import orjson
 
 from events.codec import unstructure
 from events.lifecycle import Event, Transition
-from events.log import LogReader, Record
-from events.notices import AGENT_STREAM, Notice
+from events.log import Record
+from events.notices import AGENT_STREAM, AgentStarted
 from events.observations import AgentRestarted, Observation
 from events.submission import what_next
+from replay.fields import as_text, fields_in, leaves
 from replay.player import Step, play
 from replay.screen import Line, Screen, Span, padded
 from replay.summary import (
@@ -40,7 +40,8 @@ class Story:
 
     Attributes:
         steps: each with the seconds since the step before it.
-        now: the end of the log.
+        now: the end of the log, or the moment up to which it is told.
+        in_all: how many records the stream has, later ones included.
     """
 
     stream: str
@@ -48,18 +49,92 @@ class Story:
     steps: Sequence[tuple[Step, float]]
     agents: Agents
     now: Moment | None
+    in_all: int
 
 
-def tell(reader: LogReader, stream: str) -> Story:
-    """Read one stream, and what the agent's own stream says about the time it was written in."""
-    agents = Agents(reader.read_stream(AGENT_STREAM))
-    records = reader.read_stream(stream)
+class StreamReader(Protocol):
+    """What telling a story takes of a log; `SqliteReader` has it."""
+
+    def read_stream(self, stream: str, after_version: int = 0) -> Sequence[Record]:
+        """Return the records of one stream."""
+        ...
+
+    def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
+        """Return the records of one type in one stream."""
+        ...
+
+    def last_record(
+        self, until: int | None = None, recorded_until: str | None = None
+    ) -> Record | None:
+        """Return the last record up to a position and a time."""
+        ...
+
+
+@attrs.frozen
+class Until:
+    """How far a story is told: to a position, to a time, or to the end of the log.
+
+    Attributes:
+        position: the last one that counts.
+        time: UTC, ISO 8601 as records have it; what was recorded later does not count.
+    """
+
+    position: int | None = None
+    time: str | None = None
+
+    def includes(self, record: Record) -> bool:
+        """Tell whether a record had been written by then."""
+        if self.position is not None and record.position > self.position:
+            return False
+        return self.time is None or record.recorded_at <= self.time
+
+    def moment_in(self, reader: StreamReader) -> Moment | None:
+        """Return the moment up to which what was open then is measured."""
+        if self.position is None and self.time is None:
+            last = reader.last_record()
+            return Moment.of(last) if last else None
+        before = reader.last_record(until=self.position, recorded_until=self.time)
+        if before is None:
+            return None
+        moment = Moment.of(before)
+        if self.time is None:
+            return moment
+        # Between two records the clocks went on.
+        passed = Moment(0, self.time, 0).wall_seconds - moment.wall_seconds
+        return Moment(moment.position, self.time, moment.monotonic_ns + round(passed * 1e9))
+
+
+END: Final = Until()
+
+
+class NothingYet(Exception):
+    """A submission that is asked about at a moment before it began."""
+
+    def __init__(self, stream: str, began: Moment) -> None:
+        self.stream, self.began = stream, began
+        super().__init__(
+            f"nothing of {stream} was in the log yet; it began at"
+            f" {clock_time(began.recorded_at, day=True, milliseconds=True)}, position"
+            f" {began.position}"
+        )
+
+
+def tell(reader: StreamReader, stream: str, until: Until = END) -> Story:
+    """Read one stream, and what the agent's own stream says about the time it was written in.
+
+    Raises:
+        NothingYet: the stream began later than `until`.
+    """
+    agents = Agents(reader.read_of_type(AgentStarted.__name__, AGENT_STREAM))
+    all_records = reader.read_stream(stream)
+    records = [record for record in all_records if until.includes(record)]
+    if all_records and not records:
+        raise NothingYet(stream, Moment.of(all_records[0]))
     timeline = Timeline(stream, agents)
     for record in records:
         timeline.follow(record)
-    last = next(iter(reader.read_all(reader.last_position() - 1)), None)
     steps = list(_timed(records, agents))
-    return Story(stream, timeline, steps, agents, Moment.of(last) if last else None)
+    return Story(stream, timeline, steps, agents, until.moment_in(reader), len(all_records))
 
 
 def _timed(records: Sequence[Record], agents: Agents) -> Iterator[tuple[Step, float]]:
@@ -81,6 +156,9 @@ def print_story(story: Story, screen: Screen, *, full: bool) -> None:
     if story.stream != AGENT_STREAM:
         screen.line()
         _print_owed(story.timeline, screen)
+    if (later := story.in_all - len(story.steps)) > 0:
+        when = f" at {clock_time(story.now.recorded_at, day=True)}" if story.now else ""
+        screen.line((f"as it was{when}; {later} more records followed", "wait"))
     screen.line((f"times: {zone()}", "dim"))
 
 
@@ -243,9 +321,8 @@ class _Steps:
                 "quiet",
             ),
         )
-        # From the record and not from the event, so that fields of a newer release are there too.
-        for path, value in _leaves(_fields(record)):
-            self.screen.hanging([indent, (f"{path}  ", "dim")], [(value, "")])
+        for path, value in leaves(fields_in(record)):
+            self.screen.hanging([indent, (f"{path}  ", "dim")], [(as_text(value), "")])
 
 
 def _is_decision(following: Step | None) -> bool:
@@ -262,33 +339,14 @@ def _what_was_said(event: Event) -> str:
     return next((text for text in texts if text and isinstance(text, str)), describe(event))
 
 
-def _fields(record: Record) -> Any:
-    try:
-        return orjson.loads(record.data)
-    except ValueError:
-        return {"(not JSON)": record.data}
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    match value:
-        case dict() if value:
-            for key, inner in value.items():
-                yield from _leaves(inner, f"{path}.{key}" if path else str(key))
-        case list() | tuple() if value:
-            for index, inner in enumerate(value):
-                yield from _leaves(inner, f"{path}[{index}]")
-        case None:
-            yield path, "null"
-        case _:
-            yield path, str(value)
-
-
 def story_object(story: Story) -> dict[str, Any]:
     """Return a story as JSON values."""
     summary = None if story.stream == AGENT_STREAM else as_object(story.timeline, story.now)
     return {
         "stream": story.stream,
         "submission": summary,
+        "as_of": story.now.recorded_at if story.now else None,
+        "records_later": story.in_all - len(story.steps),
         "steps": [_step_object(taken, seconds) for taken, seconds in story.steps],
     }
 
@@ -301,7 +359,7 @@ def _step_object(taken: Step, seconds: float) -> dict[str, Any]:
         "recorded_at": record.recorded_at,
         "monotonic_ns": record.monotonic_ns,
         "seconds_since_previous": seconds,
-        "kind": _kind(taken.event),
+        "kind": taken.kind,
         "type": record.type,
         "schema": record.schema,
         "cause": record.cause,
@@ -311,15 +369,3 @@ def _step_object(taken: Step, seconds: float) -> dict[str, Any]:
         "owed": [effect.value for effect in what_next(taken.after)],
         "trouble": taken.trouble,
     }
-
-
-def _kind(event: Event | None) -> str:
-    match event:
-        case Transition():
-            return "transition"
-        case Observation():
-            return "observation"
-        case Notice():
-            return "notice"
-        case _:
-            return "unknown"

@@ -45,6 +45,11 @@ def outcome(timeline: Timeline) -> tuple[str, str]:
     return words, style
 
 
+def went_wrong(timeline: Timeline) -> bool:
+    """Tell whether it failed, ended badly, or can't be read; of what is open, so far."""
+    return outcome(timeline)[1] == "bad"
+
+
 def _how_it_went(timeline: Timeline) -> tuple[str, str]:
     style = STATE_STYLES[timeline.state]
     submission = timeline.submission
@@ -123,6 +128,8 @@ def as_object(timeline: Timeline, now: Moment | None = None) -> dict[str, Any]:
         "ordinal": run.ordinal if run else None,
         "attempt": run.attempt if run else None,
         "queue": run.queue if run else None,
+        "deployment_name": timeline.deployment_name,
+        "flow_name": timeline.flow_name,
         "deployment_id": str(run.deployment_id) if run and run.deployment_id else None,
         "flow_id": str(run.flow_id) if run and run.flow_id else None,
         "scheduled_time": run.scheduled_time if run else None,
@@ -134,6 +141,7 @@ def as_object(timeline: Timeline, now: Moment | None = None) -> dict[str, Any]:
         "began": timeline.began.recorded_at if timeline.began else None,
         "ended": timeline.ended.recorded_at if timeline.ended else None,
         "seconds": timeline.seconds(now),
+        "seconds_to_start": timeline.seconds_to_start(now),
         "states": [
             {"state": stretch.state.value, "seconds": stretch.seconds}
             for stretch in timeline.all_stretches(now)
@@ -162,5 +170,5 @@ def span_of_time(timeline: Timeline, now: Moment | None) -> str:
     began = clock_time(timeline.began.recorded_at, day=True, milliseconds=True)
     lasted = duration(timeline.seconds(now))
     if timeline.ended is None:
-        return f"{began}, open for {lasted} when the log ends"
+        return f"{began}, open for {lasted} so far"
     return f"{began}, closed after {lasted}"

@@ -8,11 +8,14 @@ here says what a state means.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Final
 
 import attrs
+import orjson
 
 from events.codec import EVENT_TYPES, UndecodableRecord, decode
 from events.lifecycle import (
@@ -33,6 +36,7 @@ from events.lifecycle import (
 )
 from events.log import Record
 from events.notices import AGENT_STREAM, AgentStarted
+from events.observations import InfrastructureResolved
 from events.submission import Submission, evolve, what_next
 
 
@@ -80,6 +84,11 @@ class Agents:
         for record in records:
             self.follow(record)
 
+    @property
+    def count(self) -> int:
+        """How often an agent started."""
+        return len(self._starts)
+
     def follow(self, record: Record) -> None:
         """Take the next record of a log."""
         if record.stream != AGENT_STREAM or record.type != AgentStarted.__name__:
@@ -110,6 +119,10 @@ def _boot(start: AgentStart) -> str:
     return start.notice.boot_id
 
 
+ON_THE_WAY: Final = frozenset({State.DISCOVERED, State.PENDING, State.RESOLVING, State.LAUNCHING})
+"""The states on the way to a start."""
+
+
 @attrs.frozen
 class Stretch:
     """A time spent in one state without leaving it."""
@@ -133,6 +146,7 @@ class Timeline:
         settled: the server's answer to how it ended.
         voided: why launches were found never to have happened.
         trouble: the first record that could not be read or folded.
+        labels: of the infrastructure; the names of deployment and flow are among them.
     """
 
     stream: str
@@ -151,6 +165,7 @@ class Timeline:
     settled: OutcomeSettled | None = None
     voided: int = 0
     trouble: str | None = None
+    labels: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def state(self) -> State:
@@ -166,6 +181,20 @@ class Timeline:
     def owed(self) -> tuple[Effect, ...]:
         """What is owed now."""
         return what_next(self.submission)
+
+    @property
+    def deployment_name(self) -> str | None:
+        """The deployment's name, once it was resolved what to launch."""
+        return self.labels.get("prefect.io/deployment-name")
+
+    @property
+    def flow_name(self) -> str | None:
+        """The flow's name, once it was resolved what to launch."""
+        return self.labels.get("prefect.io/flow-name")
+
+    def seconds_to_start(self, until: Moment | None = None) -> float:
+        """Return how long it was on its way to a start, whether or not it came to one."""
+        return sum(s.seconds for s in self.all_stretches(until) if s.state in ON_THE_WAY)
 
     def seconds(self, until: Moment | None = None) -> float:
         """Return how long it took, or for an open one: how long it lasted at a moment."""
@@ -193,6 +222,8 @@ class Timeline:
             self.ended = moment
         event_class = EVENT_TYPES.get(record.type)
         if event_class is not None and not issubclass(event_class, Transition):
+            if event_class is InfrastructureResolved:
+                self._take_labels(record)
             return  # Observations move nothing; not decoding them doubles the speed.
         try:
             event = decode(record)
@@ -202,6 +233,10 @@ class Timeline:
             return
         self._note(event)
         self._move(after, moment)
+
+    def _take_labels(self, record: Record) -> None:
+        with contextlib.suppress(ValueError, AttributeError):
+            self.labels = orjson.loads(record.data).get("labels") or {}
 
     def _move(self, after: Submission, moment: Moment) -> None:
         before, self.submission = self.submission, after

@@ -175,19 +175,25 @@ def _written(value: str, now: datetime) -> datetime:
     return parsed.astimezone(UTC)
 
 
+def recorded(moment: datetime) -> str:
+    """Return a moment as records have it."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
 def age(text: str) -> timedelta:
-    """Return an age or a duration such as `30d`, `12h`, `45m`, `90s`, `1.5h`.
+    """Return an age or a duration such as `30d`, `12h`, `45m`, `1.5h`, `500ms`.
 
     Raises:
         ValueError: it is none.
     """
-    unit = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}.get(text[-1:])
-    if unit is None:
+    units = {"ms": "milliseconds", "d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    suffix = next((suffix for suffix in units if text.endswith(suffix)), None)
+    if suffix is None:
         raise ValueError(text)
-    number = float(text[:-1])
+    number = float(text.removesuffix(suffix))
     if not 0 <= number < 1e6:
         raise ValueError(text)
-    return timedelta(**{unit: number})
+    return timedelta(**{units[suffix]: number})
 
 
 class Seconds(click.ParamType[float]):
@@ -204,7 +210,7 @@ class Seconds(click.ParamType[float]):
         try:
             return age(value).total_seconds()
         except ValueError:
-            self.fail(f"{value!r} is no duration: write 90s, 45m, 1.5h or 2d", param, ctx)
+            self.fail(f"{value!r} is no duration: write 500ms, 90s, 45m, 1.5h or 2d", param, ctx)
 
 
 def print_json(values: Iterable[dict[str, Any]]) -> None:

@@ -75,7 +75,7 @@ def log(night: Path, tmp_path: Path) -> Path:
 # --- list ------------------------------------------------------------------------------------
 
 
-def test_list_tells_each_submission_in_one_line_oldest_first(night: Path) -> None:
+def test_list_tells_each_submission_in_one_line_newest_first(night: Path) -> None:
     heading, *lines = good("list", night).splitlines()
 
     assert heading.split() == ["BEGAN", "RUN", "ID", "QUEUE", "TOOK", "STATE"]
@@ -93,12 +93,12 @@ def test_list_tells_each_submission_in_one_line_oldest_first(night: Path) -> Non
         ("große-日本-run", "started    runs as batch-7:5007"),
         ("unlucky-ant", "(the spool can't be read: Input/output error)"),
     ]
-    for line, (name, ending) in zip(lines, expected, strict=False):
+    for line, (name, ending) in zip(lines, reversed(expected), strict=False):
         assert line.split()[2] == name
         assert line.endswith(ending)
     assert lines[len(expected) :] == [
         "",
-        "12 submissions of 11 runs: 5 exited well, 2 never launched, 2 exited badly, 2 open,"
+        "12 submissions of 11 runs: 5 exited well, 2 exited badly, 2 never launched, 2 open,"
         " 1 not ours   times: UTC",
     ]
 
@@ -346,7 +346,7 @@ def empty(tmp_path: Path) -> Path:
 
 
 def test_an_empty_log_is_listed_and_sound(empty: Path) -> None:
-    assert good("list", empty) == "no submissions in this log\n"
+    assert good("list", empty) == "no such submissions in this log\n"
     assert good("list", "--json", empty) == ""
     assert good("verify", empty).startswith("sound  0 records, 0 submissions, 0 decisions")
     assert "none has that name" in refused(2, "show", empty, "any")

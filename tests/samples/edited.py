@@ -12,7 +12,7 @@ import attrs
 import orjson
 
 from events.chain import fields_of, genesis, link
-from events.log import ArchivedRange, Record, Tip
+from events.log import ArchivedRange, Record, Row, Tip
 from events.memory import MemoryStore
 from tests.samples.make_sample import Happening, Recorder, SettableClock
 
@@ -83,6 +83,9 @@ class RecordsReader:
     def read_all(self, after_position: int = 0) -> Iterator[Record]:
         return (r for r in self.records if r.position > after_position)
 
+    def read_rows(self, after_position: int = 0) -> Iterator[Row]:
+        return ((*fields_of(r), r.hash) for r in self.read_all(after_position))
+
     def open_streams(self) -> Sequence[str]:
         if self.listed_as_open is not None:
             return self.listed_as_open
@@ -95,6 +98,20 @@ class RecordsReader:
             for name in dict.fromkeys(r.stream for r in self.records)
             if name.startswith(prefix)
         ]
+
+    def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
+        return [r for r in self.read_stream(stream) if r.type == type_]
+
+    def last_record(
+        self, until: int | None = None, recorded_until: str | None = None
+    ) -> Record | None:
+        known = [
+            r
+            for r in self.records
+            if (until is None or r.position <= until)
+            and (recorded_until is None or r.recorded_at <= recorded_until)
+        ]
+        return known[-1] if known else None
 
     def close(self) -> None:
         pass
