@@ -75,7 +75,7 @@ def open_log(path: Path) -> Iterator[SqliteReader]:
         LogError: see `SqliteReader.open`.
     """
     with contextlib.ExitStack() as stack:
-        if _is_archive(path):
+        if is_archive(path):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pluperfect-"))
             unpacked = Path(folder) / path.name.removesuffix(".gz")
             _unpack(path, unpacked)
@@ -83,7 +83,8 @@ def open_log(path: Path) -> Iterator[SqliteReader]:
         yield stack.enter_context(contextlib.closing(SqliteReader.open(path)))
 
 
-def _is_archive(path: Path) -> bool:
+def is_archive(path: Path) -> bool:
+    """Tell whether a file is compressed, as archives are."""
     try:
         with path.open("rb") as file:
             return file.read(2) == _GZIP_MAGIC

@@ -154,7 +154,8 @@ def filling(file: Path, identity: Identity) -> Iterator[Copy]:
     connection = apsw.Connection(str(file), apsw.SQLITE_OPEN_READWRITE)
     try:
         # Nobody looks at it before it is done, so it needs no journal; the last sync is enough.
-        connection.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA journal_mode = OFF").fetchall()
+        connection.execute("PRAGMA synchronous = OFF")
         connection.execute("PRAGMA cache_size = -65536")  # the index is written in random order
         beginning = Tip(0, genesis(identity.log_id))
         make(connection, identity, beginning)

@@ -76,6 +76,17 @@ class Pages:
         self._frames = self._index_frames()
         self.unreadable: list[int] = []
 
+    @property
+    def application_id(self) -> int:
+        """Whose file it says it is; 0 if nobody's, or if it is no SQLite file."""
+        return int.from_bytes(self.header[68:72]) if self.header.startswith(MAGIC) else 0
+
+    @property
+    def largest(self) -> int:
+        """The size of the file in bytes, or what it was by its own account if that is more."""
+        noted = int.from_bytes(self.header[28:32]) if self.header.startswith(MAGIC) else 0
+        return max(noted, self.count + len(self._frames)) * self.size
+
     def close(self) -> None:
         """Close the files."""
         os.close(self._file)
@@ -83,7 +94,10 @@ class Pages:
             os.close(self._wal)
 
     def rows(self) -> Iterator[Row]:
-        """Yield every row that can be read, in the order of pages; some of them several times."""
+        """Yield every row that can be read, in the order of pages; some of them several times.
+
+        What is in the write-ahead log comes last; SQLite need not believe in it.
+        """
         self.unreadable.clear()
         for number in range(1, self.count + 1):
             content = self._page(number)
@@ -91,8 +105,13 @@ class Pages:
                 self.unreadable.append(number)
                 continue
             yield from self._rows(number, content, None)
+        yield from self.rows_of_wal()
+
+    def rows_of_wal(self) -> Iterator[Row]:
+        """Yield every row of the write-ahead log that can be read and was committed."""
         for index, number in enumerate(self._frames):
-            yield from self._rows(number, self._frame(index), index)
+            if number:
+                yield from self._rows(number, self._frame(index), index)
 
     def _page_size(self) -> int:
         size = int.from_bytes(self.header[16:18])
@@ -110,11 +129,24 @@ class Pages:
         return self.header[20] if self.header.startswith(MAGIC) and self.header[20] < 33 else 0
 
     def _index_frames(self) -> list[int]:
-        """Return the page number of each frame of the write-ahead log, valid or not."""
+        """Return the page number of each frame of the write-ahead log, believed in or not.
+
+        What was not committed when the writer was killed is left out: 0 in its place. It begins
+        after the last frame that ends a commit of the log's present round.
+        """
         if self._wal is None:
             return []
         count = max(os.fstat(self._wal).st_size - _WAL_HEADER, 0) // (_FRAME_HEADER + self.size)
-        return [int.from_bytes(_read(self._wal, self._frame_at(i), 4)) for i in range(count)]
+        headers = [_read(self._wal, self._frame_at(i), _FRAME_HEADER) for i in range(count)]
+        round_ = _read(self._wal, 0, _WAL_HEADER)[16:24]
+        of_this_round = [header[8:16] == round_ for header in headers]
+        committed = max(
+            (i for i in range(count) if of_this_round[i] and any(headers[i][4:8])), default=-1
+        )
+        return [
+            0 if of_this_round[i] and i > committed else int.from_bytes(headers[i][:4])
+            for i in range(count)
+        ]
 
     def _frame_at(self, index: int) -> int:
         return _WAL_HEADER + index * (_FRAME_HEADER + self.size)

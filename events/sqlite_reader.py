@@ -381,6 +381,8 @@ class SqliteReader:
         with ExitStack() as undo:
             undo.callback(connection.close)
             connection.set_busy_timeout(PATIENCE_MS)
+            # Or else, when it is closed, it removes a write-ahead log that it finds nothing in.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             set_up(connection)
             if self._view is _View.RECOVERED:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,6 +36,8 @@ from events.submission import Submission, evolve, stream_name
 Decide = Callable[[Submission, Observation], Sequence[Transition]]
 
 MISSING: Final = "(nothing)"
+
+_NONE_TORN: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Kind(enum.Enum):
@@ -100,19 +103,32 @@ class Tally:
 
 
 def verify(
-    reader: LogReader, log_id: UUID, tally: Tally, *, decide: Decide = decider.decide
+    reader: LogReader,
+    log_id: UUID,
+    tally: Tally,
+    *,
+    decide: Decide = decider.decide,
+    torn: Mapping[str, int] = _NONE_TORN,
 ) -> Iterator[Divergence]:
     """Yield the first divergence of each stream, in the order of the log.
 
     What comes after a divergence in the same stream builds on it and is not checked; after a
     broken chain nothing is. A log that grows meanwhile is followed to its end.
 
+    Args:
+        reader: of the log.
+        log_id: the log's id.
+        tally: counts what was checked.
+        decide: the decider.
+        torn: of a salvaged copy, the streams that have lost records, each with the first version
+            that is lost: up to there it is checked.
+
     Raises:
         NeedsNewerRelease: a record holds an event that this release does not know.
         LogDamaged: the file can't be read to its end.
     """
-    chain = ChainVerifier(genesis(log_id), archived=reader.archived_range)
-    checks = _Checks(chain, decide, tally)
+    chain = ChainVerifier(genesis(log_id), archived=reader.archived_range, torn={*torn})
+    checks = _Checks(chain, decide, tally, torn)
     while True:
         tip = reader.tip()
         rows = reader.read_rows(checks.chain.position)
@@ -143,6 +159,7 @@ class _Checks:
     chain: ChainVerifier
     decide: Decide
     tally: Tally
+    torn: Mapping[str, int]
     streams: dict[str, _Stream] = attrs.field(factory=dict)
     diverged: set[str] = attrs.field(factory=set)
 
@@ -158,6 +175,8 @@ class _Checks:
         if stream is None:
             stream = self.streams[name] = _Stream(name, self.decide, self.tally)
         divergence = None
+        if name in self.torn and row[2] > self.torn[name]:
+            self.diverged.add(name)  # What came before is not known.
         if name not in self.diverged and not stream.accepts(row):
             divergence = stream.check(_record(row))
             if divergence is not None:
@@ -184,9 +203,11 @@ class _Checks:
     def ending(self, listed: Sequence[str]) -> Iterator[Divergence]:
         """Say what is wrong when nothing follows any more."""
         for name, stream in self.streams.items():
+            if name in self.torn:
+                continue  # What follows may be lost.
             if name not in self.diverged and (divergence := stream.ending()) is not None:
                 yield divergence
-        for name in {*listed} ^ {*self.streams}:
+        for name in ({*listed} ^ {*self.streams}) - {*self.torn}:
             what = "is open, but not in" if name in self.streams else "is not open, but in"
             problem = f"the stream {name} {what} the list of open streams, which recovery goes by"
             yield Divergence(Kind.SHAPE, self.chain.position, problem, name)

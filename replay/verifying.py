@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
-from events.log import LogDamaged
+from events.log import ArchivedRange, LogDamaged, LostRange
 from events.sqlite_reader import SqliteReader
 from replay.screen import Screen
 from replay.verification import Divergence, Kind, Tally, verify
@@ -21,6 +22,8 @@ class Verdict:
         divergence: the first one; None for a sound log.
         seconds: how long it took.
         archived: how many records the log says are in archives (in one: are not).
+        lost: of a salvaged copy, what is lost.
+        torn: how many streams have lost records, or may have; they are checked up to there.
     """
 
     log: str
@@ -28,6 +31,13 @@ class Verdict:
     seconds: float
     archived: int = 0
     divergence: Divergence | None = None
+    lost: Sequence[LostRange] = ()
+    torn: int = 0
+
+    @property
+    def lost_records(self) -> int:
+        """How many records this log has lost, by its own account."""
+        return sum(gone.last - gone.first + 1 for gone in self.lost)
 
     @property
     def sound(self) -> bool:
@@ -43,15 +53,20 @@ def verify_log(reader: SqliteReader, name: str) -> Verdict:
     """
     began = time.perf_counter()
     tally = Tally()
+    lost: Sequence[LostRange] = ()
+    torn: Mapping[str, int] = {}
     try:
-        divergence = next(verify(reader, reader.log_id, tally), None)
+        lost = reader.lost_ranges()
+        torn = {each.stream: each.version for each in reader.torn_streams()}
+        divergence = next(verify(reader, reader.log_id, tally, torn=torn), None)
         if divergence is None:
             reader.check_file()
     except LogDamaged as error:
         problem = f"the file is damaged: {error.reason}"
         divergence = Divergence(Kind.CHAIN, error.position or tally.records + 1, problem)
     archived = reader.archived_records() if divergence is None else 0
-    return Verdict(name, tally, time.perf_counter() - began, archived, divergence)
+    seconds = time.perf_counter() - began
+    return Verdict(name, tally, seconds, archived, divergence, lost, len(torn))
 
 
 def print_verdict(verdict: Verdict, screen: Screen) -> None:
@@ -64,6 +79,8 @@ def print_verdict(verdict: Verdict, screen: Screen) -> None:
     found = verdict.divergence
     if found is None:
         screen.line(("sound", "good"), (f"  {checked}", ""))
+        if verdict.lost:
+            _print_lost(verdict, screen)
         if verdict.archived:
             elsewhere = f"{_many(verdict.archived, 'record')} of this log kept elsewhere"
             screen.line((f"       {elsewhere}, by its own account: verify that file too", "dim"))
@@ -81,6 +98,24 @@ def print_verdict(verdict: Verdict, screen: Screen) -> None:
     if found.version and found.kind is not Kind.CHAIN:
         screen.line((f"  see it in its place: replay show {verdict.log} {found.stream}", "dim"))
     screen.line((f"before it: {checked}", "dim"))
+
+
+def _print_lost(verdict: Verdict, screen: Screen) -> None:
+    shown = [positions(gone) for gone in verdict.lost[:LOST_SHOWN]]
+    more = len(verdict.lost) - len(shown)
+    where = ", ".join(shown) + (f" and {_many(more, 'more place')}" if more else "")
+    were = "was" if verdict.lost_records == 1 else "were"
+    words = f"but {_many(verdict.lost_records, 'record')} (positions {where}) {were} lost, and"
+    torn = f"{_many(verdict.torn, 'stream')} checked up to there only"
+    screen.hanging([("       ", "")], [(f"{words} {torn}", "bad")])
+
+
+LOST_SHOWN: Final = 5
+
+
+def positions(gone: ArchivedRange) -> str:
+    """Return the positions of a range for people."""
+    return str(gone.first) if gone.first == gone.last else f"{gone.first} to {gone.last}"
 
 
 def _many(number: int, noun: str) -> str:
@@ -105,5 +140,7 @@ def verdict_object(verdict: Verdict) -> dict[str, Any]:
         "decisions": verdict.tally.decisions,
         "seconds": verdict.seconds,
         "archived_records": verdict.archived,
+        "lost_records": verdict.lost_records,
+        "torn_streams": verdict.torn,
         "divergence": divergence,
     }
