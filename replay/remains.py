@@ -59,6 +59,7 @@ class Remains:
     Attributes:
         said: what the log says of itself, as far as that was found.
         tips: the hashes that the log once noted as that of its last record, by position.
+        open_streams: those that the log's list of open streams has, or had.
         unreadable: the pages of the file that can't be read.
         room: how many records there can have been at most, by the size of the file.
     """
@@ -66,6 +67,7 @@ class Remains:
     _database: apsw.Connection
     said: dict[str, str] = attrs.field(factory=dict)
     tips: dict[int, set[bytes]] = attrs.field(factory=dict)
+    open_streams: set[str] = attrs.field(factory=set)
     unreadable: Sequence[int] = ()
     room: int = 0
 
@@ -129,6 +131,11 @@ class Remains:
         for row in self._database.execute("SELECT * FROM archived ORDER BY stream"):
             yield ArchivedStream(*row)
 
+    def was_closed(self, stream: str) -> bool:
+        """Tell whether the log's list of open streams shows that a stream was closed."""
+        is_whole = bool(self.open_streams) or not self.unreadable
+        return is_whole and "kind" not in self.said and stream not in self.open_streams
+
     def is_archived(self, stream: str) -> bool:
         """Tell whether a stream was moved to an archive."""
         query = "SELECT EXISTS (SELECT 1 FROM archived WHERE stream = ?)"
@@ -163,6 +170,8 @@ class Remains:
             case 1, (None, int() as at, bytes() as hash_) if _is_hash(hash_):
                 if len(self.tips) < _MOST_TIPS:
                     self.tips.setdefault(at, set()).add(hash_)
+            case int(), (None, str() as stream):
+                self.open_streams.add(stream)
             case int() as first, (None, int() as last, bytes() as before, bytes() as after, *why):
                 if last >= first and _is_hash(before) and _is_hash(after) and len(why) < 2:
                     reason = why[0] if why else None

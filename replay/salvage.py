@@ -49,7 +49,8 @@ class Torn:
         version: the first that is lost, or may be.
         lost: versions that are known to be lost, as (first, last).
         is_likely: whether it has lost any, or nobody can tell.
-        is_closed: whether nothing can follow.
+        is_closed: whether nothing can follow: its last record says so, or the log's list of what
+            is open.
         submission: the fold of what comes before the hole.
         before: the last record before it.
     """
@@ -267,6 +268,9 @@ class _Salvage:
         for before in self.remains.torn_streams():
             each = torn.setdefault(before.stream, Torn(before.stream, before.version))
             each.version = min(each.version, before.version)
+        for each in torn.values():
+            if not each.is_closed and self.remains.was_closed(each.stream):
+                each.is_closed = each.is_likely = True  # Its last record, at least, is lost.
         return sorted(torn.values(), key=lambda each: each.stream)
 
     def _identity(self) -> Identity:

@@ -64,6 +64,9 @@ def verify_log(reader: SqliteReader, name: str) -> Verdict:
     except LogDamaged as error:
         problem = f"the file is damaged: {error.reason}"
         divergence = Divergence(Kind.CHAIN, error.position or tally.records + 1, problem)
+    except TypeError:  # nothing stands where something must
+        problem = "the file is damaged: a record lacks a field"
+        divergence = Divergence(Kind.CHAIN, tally.records + 1, problem)
     archived = reader.archived_records() if divergence is None else 0
     seconds = time.perf_counter() - began
     return Verdict(name, tally, seconds, archived, divergence, lost, len(torn))

@@ -9,12 +9,16 @@ import click
 
 from replay.commands.common import (
     EPILOG,
+    EXIT_DIVERGED,
     EXIT_UNREADABLE,
     EXIT_UNWRITABLE,
     EXIT_USAGE,
     fail,
+    json_option,
     log_argument,
+    print_json,
     reading,
+    where,
 )
 
 output_option = click.option(
@@ -83,4 +87,45 @@ def redact(log: Path | None, output: Path, key_file: Path | None) -> None:
     open_screen().line(("redacted", "good"), (f"  {records:,} records into {output}", ""))
 
 
-COMMANDS = (import_, redact)
+@click.command(epilog=EPILOG, short_help="Say what of a damaged log is lost, and save the rest.")
+@log_argument
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write what is intact to this new log; without it, nothing is written.",
+)
+@json_option
+def salvage(log: Path | None, output: Path | None, *, as_json: bool) -> None:
+    """Say what of LOG is lost and what is intact, and write that to a new log.
+
+    Every page of the file is looked at, whatever else is broken. A record is kept if its hash
+    proves it, at its own position; what is lost is noted, so that the new log verifies. LOG and
+    what lies beside it are never touched. No agent can go on with the new log.
+    """
+    import apsw  # noqa: PLC0415 - see `common`
+
+    from events.copying import CopyFailed  # noqa: PLC0415
+    from events.log import LogError  # noqa: PLC0415
+    from replay.damage import diagnosis_object, print_diagnosis  # noqa: PLC0415
+    from replay.salvage import salvage as save  # noqa: PLC0415
+    from replay.screen import open_screen  # noqa: PLC0415
+
+    path = where(log)
+    try:
+        found = save(path, output)
+    except CopyFailed as error:
+        fail(EXIT_UNWRITABLE, str(error))
+    except LogError as error:
+        fail(EXIT_UNREADABLE, str(error))
+    except (apsw.Error, OSError) as error:
+        fail(EXIT_UNWRITABLE, f"no room for the temporary files (TMPDIR): {error}")
+    if as_json:
+        print_json([diagnosis_object(found, output)])
+    else:
+        print_diagnosis(found, output, open_screen())
+    if not found.is_sound:
+        sys.exit(EXIT_DIVERGED)
+
+
+COMMANDS = (import_, redact, salvage)
