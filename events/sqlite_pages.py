@@ -93,6 +93,17 @@ class Pages:
         if self._wal is not None:
             os.close(self._wal)
 
+    def entries(self) -> Iterator[Row]:
+        """Yield every entry of an index that can be read, and every row without a row id."""
+        for number in range(1, self.count + 1):
+            content = self._page(number)
+            if content[:1] in (b"\x02", b"\x0a"):
+                yield from self._rows(number, content, None)
+        for index, number in enumerate(self._frames):
+            content = self._frame(index) if number else b""
+            if content[:1] in (b"\x02", b"\x0a"):
+                yield from self._rows(number, content, index)
+
     def rows(self) -> Iterator[Row]:
         """Yield every row that can be read, in the order of pages; some of them several times.
 

@@ -235,9 +235,9 @@ class Place:
 def places(pages: Pages, lost: Sequence[ArchivedRange]) -> Iterator[Place]:
     """Yield what the indexes know of the records that are lost."""
     firsts = [gone.first for gone in lost]
-    for row in pages.rows():
-        match row.rowid, row.values:
-            case None, (str() as stream, int() as version, int() as position):
+    for row in pages.entries():
+        match row.values:
+            case (str() as stream, int() as version, int() as position):
                 index = bisect.bisect_right(firsts, position) - 1
                 if index >= 0 and position <= lost[index].last:
                     # The index of first records has the position where the other has a version.
