@@ -26,7 +26,7 @@ from agent.polling import LARGEST_PAGE, Offer, QueuePoller
 from agent.prefect.models import FlowRun
 from agent.submission import SubmissionDriver, World
 from events.codec import decode
-from events.lifecycle import State
+from events.lifecycle import ON_THE_WAY, State
 from events.log import LogError
 from events.notices import AGENT_STREAM, AgentStarted, AgentStopped, RunLeftAlone
 from events.observations import RunOffered
@@ -41,7 +41,6 @@ launched at once, so a crash strands no more than these, and they are recovered.
 REFUSED_RUN_RESTS_SECONDS: Final = 30.0
 """A run that stays Scheduled though its claim was refused is not claimed at every poll."""
 
-ON_THE_WAY: Final = frozenset({State.DISCOVERED, State.PENDING, State.RESOLVING, State.LAUNCHING})
 ACTIVE: Final = ON_THE_WAY | {State.STARTED}
 
 

@@ -246,6 +246,10 @@ class ChainVerifier:
         self.previous, self.position = hash_, position
         return True
 
+    def believe(self, record: Record) -> None:
+        """Take note of a record of a stream that goes on; it was checked some other time."""
+        self._versions[record.stream] = _CLOSED if record.closes else record.version
+
     def _skip_what_was_archived(self, position: int) -> None:
         """Go on after archived ranges that lead from here towards a position."""
         while self.position + 1 < position:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 from uuid import UUID
 
 import attrs
@@ -50,6 +51,10 @@ class State(Member):
     """The server refused the claim: the run is not ours, and we leave it alone."""
     CANCELLED = "cancelled"
     """It was cancelled, deleted or taken over at the server before it was launched."""
+
+
+ON_THE_WAY: Final = frozenset({State.DISCOVERED, State.PENDING, State.RESOLVING, State.LAUNCHING})
+"""The states on the way to a start, in which a submission is expected to get on."""
 
 
 class Effect(Member):

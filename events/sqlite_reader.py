@@ -43,6 +43,8 @@ from events.sqlite_file import (
     set_up,
 )
 
+_OUT_OF_ORDER: Final = "the pages of the file are out of order"
+
 _CHUNK: Final = 1000
 """Records read in one transaction: 4 ms, which is as long as a reader can hold up a checkpoint."""
 
@@ -129,6 +131,8 @@ class SqliteReader:
         if not rows and self.kind is not None:
             lost = self._rows("SELECT * FROM lost_ranges WHERE first = ?", (first,))
             return LostRange(*lost[0]) if lost else None
+        if rows and rows[0][1] < first:  # Who follows ranges would go round in circles.
+            raise LogDamaged(self.path, first, "the archived range that begins here has no end")
         return ArchivedRange(*rows[0]) if rows else None
 
     def archived_streams(self) -> Iterator[ArchivedStream]:
@@ -138,6 +142,8 @@ class SqliteReader:
             "SELECT * FROM archived_streams WHERE stream > ? ORDER BY stream LIMIT ?",
             (after, _CHUNK),
         ):
+            if rows[-1][0] <= after:
+                raise LogDamaged(self.path, None, _OUT_OF_ORDER)
             yield from (ArchivedStream(*row) for row in rows)
             after = rows[-1][0]
 
@@ -209,6 +215,8 @@ class SqliteReader:
                 continue
             if not rows:
                 return
+            if rows[-1][0] <= after_position:  # Damaged pages can lead back to where we were.
+                raise LogDamaged(self.path, after_position + 1, _OUT_OF_ORDER)
             yield from cast("list[Row]", rows)
             after_position = rows[-1][0]
 
@@ -244,6 +252,8 @@ class SqliteReader:
         )
         while rows := self._rows(query, (last, since, until)):
             yield from (stream for _position, stream in rows)
+            if (rows[-1][0] <= last) is not newest_first:
+                raise LogDamaged(self.path, last, _OUT_OF_ORDER)
             last = rows[-1][0]
 
     def read_streams(self, streams: Sequence[str]) -> Mapping[str, Sequence[Record]]:
@@ -263,6 +273,11 @@ class SqliteReader:
             parameters: for its question marks.
         """
         return self._rows(query, parameters)
+
+    def count_after(self, position: int) -> int:
+        """Return how many records there are after a position."""
+        query = "SELECT count(*) FROM records WHERE position > ?"
+        return int(self._rows(query, (position,))[0][0])
 
     def read_of_type(self, type_: str, stream: str) -> Sequence[Record]:
         """Return the records of one type in one stream."""

@@ -11,12 +11,13 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, copying, looking
+from replay.commands import checking, comparing, copying, looking
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
     *looking.COMMANDS,
     *checking.COMMANDS,
+    *comparing.COMMANDS,
     *copying.COMMANDS,
 )
 

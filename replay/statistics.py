@@ -14,12 +14,12 @@ from typing import Any, Final
 
 import attrs
 
-from events.lifecycle import State
+from events.lifecycle import ON_THE_WAY, State
 from replay.causes import cause_of
 from replay.screen import Screen, Span, cells, padded, shortened
 from replay.selection import Selection
 from replay.summary import STATE_STYLES, went_wrong
-from replay.timeline import ON_THE_WAY, Moment, Timeline
+from replay.timeline import Moment, Timeline
 from replay.words import clock_time, duration, zone
 
 PERCENTILES: Final = (50, 95, 99)

@@ -12,13 +12,13 @@ import contextlib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final
 
 import attrs
 import orjson
 
 from events.codec import EVENT_TYPES, UndecodableRecord, decode
 from events.lifecycle import (
+    ON_THE_WAY,
     ClaimMisplaced,
     Effect,
     EffectDeferred,
@@ -117,10 +117,6 @@ class Agents:
 
 def _boot(start: AgentStart) -> str:
     return start.notice.boot_id
-
-
-ON_THE_WAY: Final = frozenset({State.DISCOVERED, State.PENDING, State.RESOLVING, State.LAUNCHING})
-"""The states on the way to a start."""
 
 
 @attrs.frozen

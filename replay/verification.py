@@ -108,7 +108,9 @@ def verify(
     tally: Tally,
     *,
     decide: Decide = decider.decide,
+    after: Tip | None = None,
     torn: Mapping[str, int] = _NONE_TORN,
+    watch: Callable[[Iterator[Row]], Iterator[Row]] = iter,
 ) -> Iterator[Divergence]:
     """Yield the first divergence of each stream, in the order of the log.
 
@@ -116,22 +118,27 @@ def verify(
     broken chain nothing is. A log that grows meanwhile is followed to its end.
 
     Args:
-        reader: of the log.
-        log_id: the log's id.
-        tally: counts what was checked.
-        decide: the decider.
+        reader: the log.
+        log_id: that of the log it should be.
+        tally: is kept up to date.
+        decide: another decider than today's.
+        after: the record to begin behind; it and those before it are believed, but submissions
+            that go on behind it are checked from their first record on.
         torn: of a salvaged copy, the streams that have lost records, each with the first version
             that is lost: up to there it is checked.
+        watch: is given the rows that are read and passes them on.
 
     Raises:
         NeedsNewerRelease: a record holds an event that this release does not know.
         LogDamaged: the file can't be read to its end.
     """
-    chain = ChainVerifier(genesis(log_id), archived=reader.archived_range, torn={*torn})
-    checks = _Checks(chain, decide, tally, torn)
+    after = after or Tip(0, genesis(log_id))
+    chain = ChainVerifier(after.hash, after.position, archived=reader.archived_range)
+    chain.torn |= {*torn}
+    checks = _Checks(chain, decide, tally, torn, _earlier_records(reader, after.position))
     while True:
         tip = reader.tip()
-        rows = reader.read_rows(checks.chain.position)
+        rows = watch(reader.read_rows(checks.chain.position))
         for row in rows:
             divergence = checks.check(row, rows, tip)
             if divergence is not None:
@@ -149,7 +156,20 @@ def verify(
             del checks.streams[name]
         if reader.last_position() == checks.chain.position:
             break
+    if after.position:
+        # What was opened and left alone before was not looked at.
+        listed = [name for name in listed if name in checks.streams]
     yield from checks.ending(listed)
+
+
+Earlier = Callable[[str], Sequence[Record]]
+"""Returns the records of a stream that come before the part that is verified."""
+
+
+def _earlier_records(reader: LogReader, position: int) -> Earlier:
+    if position == 0:
+        return lambda _stream: ()
+    return lambda stream: [r for r in reader.read_stream(stream) if r.position <= position]
 
 
 @attrs.define
@@ -159,30 +179,47 @@ class _Checks:
     chain: ChainVerifier
     decide: Decide
     tally: Tally
-    torn: Mapping[str, int]
+    torn: Mapping[str, int] = _NONE_TORN
+    earlier: Earlier = lambda _stream: ()
     streams: dict[str, _Stream] = attrs.field(factory=dict)
     diverged: set[str] = attrs.field(factory=set)
 
     def check(self, row: Row, rest: Iterator[Row], tip: Tip) -> Divergence | None:
+        name, version = row[1], row[2]
+        divergence = None
+        if version > 1 and name not in self.streams and name not in self.diverged:
+            divergence = self._catch_up(name)
         if not self.chain.accepts(row):
             return self._broken(_record(row), map(_record, rest), tip)
-        position, name, *_ = row
-        if position == tip.position and row[-1] != tip.hash:
+        if row[0] == tip.position and row[-1] != tip.hash:
             problem = "the log's own note of its last record differs from this record"
             return _at(_record(row), Kind.CHAIN, problem)
         self.tally.records += 1
+        divergence = divergence or self._check_in_stream(row)
+        if row[6]:
+            self.streams.pop(name, None)
+        return divergence
+
+    def _check_in_stream(self, row: Row) -> Divergence | None:
+        name = row[1]
         stream = self.streams.get(name)
         if stream is None:
             stream = self.streams[name] = _Stream(name, self.decide, self.tally)
-        divergence = None
         if name in self.torn and row[2] > self.torn[name]:
             self.diverged.add(name)  # What came before is not known.
-        if name not in self.diverged and not stream.accepts(row):
-            divergence = stream.check(_record(row))
-            if divergence is not None:
-                self.diverged.add(name)
-        if row[6]:
-            del self.streams[name]
+        if name in self.diverged or stream.accepts(row):
+            return None
+        divergence = stream.check(_record(row))
+        if divergence is not None:
+            self.diverged.add(name)
+        return divergence
+
+    def _catch_up(self, name: str) -> Divergence | None:
+        """Check what a stream has before the part that is verified; its hashes are believed."""
+        divergence = None
+        for record in self.earlier(name):
+            self.chain.believe(record)
+            divergence = divergence or self._check_in_stream(_row(record))
         return divergence
 
     def _broken(self, record: Record, rest: Iterator[Record], tip: Tip) -> Divergence:

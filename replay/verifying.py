@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import attrs
 
-from events.log import ArchivedRange, LogDamaged, LostRange
+from events.log import ArchivedRange, LogDamaged, LostRange, Tip
 from events.sqlite_reader import SqliteReader
+from replay.progress import watched
 from replay.screen import Screen
 from replay.verification import Divergence, Kind, Tally, verify
 
@@ -22,6 +23,7 @@ class Verdict:
         divergence: the first one; None for a sound log.
         seconds: how long it took.
         archived: how many records the log says are in archives (in one: are not).
+        believed: the position up to which it was not checked.
         lost: of a salvaged copy, what is lost.
         torn: how many streams have lost records, or may have; they are checked up to there.
     """
@@ -31,6 +33,7 @@ class Verdict:
     seconds: float
     archived: int = 0
     divergence: Divergence | None = None
+    believed: int = 0
     lost: Sequence[LostRange] = ()
     torn: int = 0
 
@@ -45,21 +48,30 @@ class Verdict:
         return self.divergence is None
 
 
-def verify_log(reader: SqliteReader, name: str) -> Verdict:
+def verify_log(reader: SqliteReader, name: str, since: str | None = None) -> Verdict:
     """Verify a log up to the first divergence.
+
+    Args:
+        reader: the log.
+        name: what it is called in the verdict.
+        since: UTC, ISO 8601 as records have it: what was recorded before is believed, and the
+            file's pages are not checked.
 
     Raises:
         NeedsNewerRelease: it holds an event that this release does not know.
     """
     began = time.perf_counter()
     tally = Tally()
+    after = None if since is None else _last_before(reader, since)
     lost: Sequence[LostRange] = ()
     torn: Mapping[str, int] = {}
     try:
         lost = reader.lost_ranges()
         torn = {each.stream: each.version for each in reader.torn_streams()}
-        divergence = next(verify(reader, reader.log_id, tally, torn=torn), None)
-        if divergence is None:
+        with watched(reader.count_after(after.position if after else 0), "records") as watch:
+            found = verify(reader, reader.log_id, tally, after=after, torn=torn, watch=watch)
+            divergence = next(found, None)
+        if divergence is None and after is None:
             reader.check_file()
     except LogDamaged as error:
         problem = f"the file is damaged: {error.reason}"
@@ -68,8 +80,15 @@ def verify_log(reader: SqliteReader, name: str) -> Verdict:
         problem = "the file is damaged: a record lacks a field"
         divergence = Divergence(Kind.CHAIN, tally.records + 1, problem)
     archived = reader.archived_records() if divergence is None else 0
-    seconds = time.perf_counter() - began
-    return Verdict(name, tally, seconds, archived, divergence, lost, len(torn))
+    seconds, believed = time.perf_counter() - began, after.position if after else 0
+    return Verdict(name, tally, seconds, archived, divergence, believed, lost, len(torn))
+
+
+def _last_before(reader: SqliteReader, since: str) -> Tip | None:
+    """Return the last record before the first one that was recorded at a time or later."""
+    (first,) = reader.select("SELECT min(position) FROM records WHERE recorded_at >= ?", (since,))
+    last = reader.last_record(until=(first[0] or reader.last_position() + 1) - 1)
+    return None if last is None else Tip(last.position, last.hash)
 
 
 def print_verdict(verdict: Verdict, screen: Screen) -> None:
@@ -82,6 +101,9 @@ def print_verdict(verdict: Verdict, screen: Screen) -> None:
     found = verdict.divergence
     if found is None:
         screen.line(("sound", "good"), (f"  {checked}", ""))
+        if verdict.believed:
+            before = f"from position {verdict.believed + 1} on; what came before was believed"
+            screen.line((f"       {before}", "dim"))
         if verdict.lost:
             _print_lost(verdict, screen)
         if verdict.archived:
@@ -145,5 +167,6 @@ def verdict_object(verdict: Verdict) -> dict[str, Any]:
         "archived_records": verdict.archived,
         "lost_records": verdict.lost_records,
         "torn_streams": verdict.torn,
+        "believed_up_to": verdict.believed,
         "divergence": divergence,
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from events.codec import EVENT_TYPES
 from events.decider import decide
 from events.lifecycle import Effect, LaunchRequested, Transition, Verdict
-from events.log import Record
+from events.log import Record, Tip
 from events.memory import MemoryStore
 from events.observations import (
     AgentRestarted,
@@ -409,3 +409,67 @@ def test_whatever_is_observed_a_log_recorded_by_the_rules_is_sound(
             break
 
     assert list(verify(store, LOG_ID, Tally())) == []
+
+
+# --- from a position on ----------------------------------------------------------------------
+
+
+def tip_of(record_: Record) -> Tip:
+    return Tip(record_.position, record_.hash)
+
+
+def found_after(records: Sequence[Record], position: int) -> list[Divergence]:
+    after = tip_of(records[position - 1])
+    return list(verify(RecordsReader(records), LOG_ID, Tally(), after=after))
+
+
+def everything() -> list[Record]:
+    clock = SettableClock()
+    store = MemoryStore(LOG_ID, clock)
+    tell_everything(Recorder(store, clock))
+    return list(store.read_all())
+
+
+def test_from_every_position_on_a_sound_log_is_sound() -> None:
+    records = everything()
+
+    for position in range(1, len(records) + 1):
+        assert found_after(records, position) == []
+
+
+def test_what_came_before_is_believed_and_what_came_after_is_not() -> None:
+    records = everything()
+    middle = len(records) // 2
+    bad = with_fields(first(records[middle:], "InfrastructureExited"), exit_code=42)
+    diverging = replaced(records, records[bad.position - 1], bad)
+
+    assert [d.position for d in found_after(diverging, bad.position - 1)] == [bad.position]
+    assert [d.position for d in found_after(diverging, middle)] == [bad.position]
+    closed_by_then = [d for d in found_after(diverging, len(records)) if d.position]
+    assert closed_by_then == []
+
+
+def test_a_submission_that_goes_on_is_checked_from_its_beginning() -> None:
+    records = everything()
+    bear = Run("hungry-bear", "reports").stream
+    its_own = [r for r in records if r.stream == bear]
+    launch = first(its_own, "LaunchConfirmed")
+    diverging = replaced(records, launch, with_fields(launch, pid=1))
+
+    divergences = found_after(diverging, its_own[-3].position)
+
+    assert [(d.position, d.kind) for d in divergences] == [(launch.position, Kind.DECISION)]
+
+
+def test_a_record_that_follows_a_closed_submission_is_found_wherever_checking_begins() -> None:
+    records = everything()
+    closed = next(r for r in records if r.closes)
+    late = attrs.evolve(
+        closed, position=len(records) + 1, version=closed.version + 1, cause=closed.version
+    )
+    longer = rechained([*records, late])
+
+    for position in (closed.position, len(records)):
+        (divergence,) = found_after(longer, position)
+        assert divergence.position == late.position
+        assert "was closed before" in divergence.problem
