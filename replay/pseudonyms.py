@@ -38,10 +38,13 @@ _ID: Final = re.compile(
 """A UUID in any spelling, wherever it stands; a digest of 16 hex digits; a launch key."""
 
 _WORDS: Final = rf"[^{_APART}]+(?:-+[^{_APART}]+)*"
+_ADDRESS: Final = re.compile(r"(?=[0-9A-Fa-f:]*[0-9A-Fa-f])(?:[0-9A-Fa-f]{0,4}:){2,}[0-9A-Fa-f:.]*")
+"""An address with colons, or a time of day."""
+
 _PIECE: Final = re.compile(
     # An address or a time of day; numbers that belong together; a path or a name with dots, or a
     # word; what stands between.
-    rf"(?<![^{_APART}])(?=[0-9A-Fa-f:]*[0-9A-Fa-f])(?:[0-9A-Fa-f]{{0,4}}:){{2,}}[0-9A-Fa-f:.]*"
+    rf"(?<![^{_APART}]){_ADDRESS.pattern}"
     rf"|(?<![^{_APART}])[0-9]+(?:[ .,/:()+-]{{1,2}}[0-9]+)+(?![^{_APART}])"
     rf"|/{{0,2}}{_WORDS}(?:[./]{_WORDS})*"
     rf"|[{_APART}]+?(?=/{{0,2}}[^{_APART}]|$)"
@@ -164,7 +167,7 @@ class Pseudonyms:
         return piece if known else self._replace(piece)
 
     def _replace(self, piece: str) -> str:
-        if _digits(piece):
+        if _digits(piece) or _ADDRESS.fullmatch(piece):
             return self._word(piece)
         return _SINGLE.sub(lambda found: self._word(found[0]), piece)
 

@@ -193,8 +193,6 @@ class Redaction:
 
     def _observation(self, submission: _Submission, event: Observation) -> Observation:
         mapped = self._mapped(event, submission.derived)
-        if submission.due:
-            submission.diverged = True  # What was decided before is missing.
         if not submission.diverged:
             submission.due = self._decisions(submission, event, mapped)
         return mapped

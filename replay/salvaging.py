@@ -201,14 +201,15 @@ class Assembly:
             if joined is not None:
                 yield from self._walk(*joined)
                 continue
+            entered = self._entered()
+            if entered is not None:
+                yield from self._rest_of(entered, entered.head.position, entered.head.hash)
+                continue
             hole = self._hole()
             if hole is None:
                 break
             yield hole
             self.end = Tip(hole.last, hole.hash_after)
-            entered = self._entered(hole)
-            if entered is not None:
-                yield from self._rest_of(entered, entered.head.position, entered.head.hash)
         last = self._lost_at_the_end()
         if last is not None:
             yield last
@@ -311,10 +312,13 @@ class Assembly:
                 yield gone.first - 1, gone.hash_before
                 return
 
-    def _entered(self, hole: LostRange) -> Piece | None:
-        """Return the piece whose head is the last of a hole, and which goes on after it."""
-        for piece in self._at.get(hole.last, ()):
-            if not piece.is_used and piece.length > 1 and piece.head.hash == hole.hash_after:
+    def _entered(self) -> Piece | None:
+        """Return the piece whose head stands where the log has come to, and has its hash.
+
+        The head itself is lost, or another was found in its place that is proven.
+        """
+        for piece in self._at.get(self.end.position, ()):
+            if not piece.is_used and piece.length > 1 and piece.head.hash == self.end.hash:
                 return piece
         return None
 

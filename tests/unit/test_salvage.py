@@ -292,6 +292,28 @@ def test_what_is_in_the_write_ahead_log_only_is_found(killed: Path) -> None:
     assert not found.is_sound
 
 
+def test_of_two_that_were_found_in_one_place_the_true_one_is_taken(
+    killed: Path, pristine: Path
+) -> None:
+    truth, wal = records_in(killed), companions(killed)[0]
+    content = bytearray(wal.read_bytes())
+    content[40] ^= 1
+    wal.unlink()
+    shutil.copy(pristine, killed)
+    wal.write_bytes(content)
+    with closing(Pages(killed, wal)) as pages:
+        there = {row.rowid or 0 for row in pages.rows_of_wal() if len(row.values) == 11}
+    wal.unlink()
+    twice = ", ".join(str(position) for position in sorted(there) if position % 3)
+    edit(killed, f"UPDATE records SET type = 'Other' WHERE position IN ({twice})")
+    wal.write_bytes(content)
+
+    _found, kept = salvaged(killed, truth)
+
+    assert len(there) > 50
+    assert kept == truth
+
+
 def test_what_was_not_committed_is_not_taken_for_a_part_of_the_log(killed: Path) -> None:
     wal = companions(killed)[0]
     content = wal.read_bytes()
