@@ -27,10 +27,19 @@ import attrs
 
 from events.chain import HASH_BYTES, genesis
 from events.clock import system_clock
+from events.copying import Copy, filling
 from events.lock import LogLock
-from events.log import LogDamaged, LogWriteFailed, Record, Tip
-from events.sqlite_file import COLUMNS, Identity, identify, in_words, make, readable, set_up
-from events.sqlite_reader import SqliteReader
+from events.log import ArchivedRange, LogDamaged, LogWriteFailed, Record
+from events.sqlite_file import (
+    COLUMNS,
+    Identity,
+    identify,
+    in_words,
+    readable,
+    refuse_a_copy,
+    set_up,
+)
+from events.sqlite_reader import SqliteReader, record_of
 
 SUFFIX: Final = ".sqlite.gz"
 
@@ -66,7 +75,7 @@ def open_log(path: Path) -> Iterator[SqliteReader]:
         LogError: see `SqliteReader.open`.
     """
     with contextlib.ExitStack() as stack:
-        if _is_archive(path):
+        if is_archive(path):
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pluperfect-"))
             unpacked = Path(folder) / path.name.removesuffix(".gz")
             _unpack(path, unpacked)
@@ -74,7 +83,8 @@ def open_log(path: Path) -> Iterator[SqliteReader]:
         yield stack.enter_context(contextlib.closing(SqliteReader.open(path)))
 
 
-def _is_archive(path: Path) -> bool:
+def is_archive(path: Path) -> bool:
+    """Tell whether a file is compressed, as archives are."""
     try:
         with path.open("rb") as file:
             return file.read(2) == _GZIP_MAGIC
@@ -128,6 +138,7 @@ def compact(
             connection.execute("PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL")
             if identity is None:
                 return Compaction(None, 0, 0)
+            refuse_a_copy(identity, real)
             streams = _choose(connection, closed_before)
             if not streams:
                 return Compaction(None, 0, 0)
@@ -163,10 +174,7 @@ def _records_of(connection: apsw.Connection, streams: Sequence[str]) -> list[Rec
     found: list[Record] = []
     query = f"SELECT {COLUMNS} FROM records WHERE stream = ? ORDER BY version"  # noqa: S608 - ours
     for stream in streams:
-        for at, name, version, type_, schema, cause, closes, *rest in connection.execute(
-            query, (stream,)
-        ):
-            found.append(Record(at, name, version, type_, schema, cause, closes == 1, *rest))
+        found += map(record_of, connection.execute(query, (stream,)))
     return found
 
 
@@ -182,11 +190,8 @@ def _write_archive(
     with tempfile.TemporaryDirectory(prefix=_UNFINISHED, dir=archives) as name:
         file = Path(name) / "archive.sqlite"
         os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-        target = apsw.Connection(str(file))
-        try:
+        with filling(file, identity) as target:
             first, last, count = _fill(connection, target, identity)
-        finally:
-            target.close()
         with contextlib.closing(SqliteReader.open(file)) as reader:
             if sum(1 for _ in reader.verified()) != count:
                 raise LogDamaged(path, None, "what was archived is not what was read")
@@ -210,37 +215,23 @@ def _write_archive(
     return final, count
 
 
-def _fill(
-    connection: apsw.Connection, target: apsw.Connection, identity: Identity
-) -> tuple[int, int, int]:
+def _fill(connection: apsw.Connection, target: Copy, identity: Identity) -> tuple[int, int, int]:
     """Copy the records that are to be moved; return the first and last position and their count."""
-    target.execute("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF")
-    make(target, identity, Tip(0, genesis(identity.log_id)))
-    trigger = target.execute(
-        "SELECT sql FROM sqlite_schema WHERE name = 'records_follow_each_other'"
-    ).get
-    target.execute("DROP TRIGGER records_follow_each_other; BEGIN")
     names = ", ".join(f"records.{column}" for column in COLUMNS.split(", "))
     query = (
         f"SELECT {names} FROM records JOIN moving USING (stream)"  # noqa: S608 - all of it is ours
         " WHERE records.position > ? ORDER BY records.position LIMIT ?"
     )
-    first = last = count = 0
-    previous = genesis(identity.log_id)
-    rows: list[tuple[Any, ...]]
+    first, last, previous = 0, 0, genesis(identity.log_id)
     while rows := connection.execute(query, (last, _ROWS_AT_ONCE)).fetchall():
-        for row in rows:
-            if row[0] != last + 1:
-                gap = (last + 1, row[0] - 1, previous, _hash_at(connection, row[0] - 1))
-                target.execute("INSERT INTO archived_ranges VALUES (?, ?, ?, ?)", gap)
-            first, last, previous = first or row[0], row[0], row[-1]
-            count += 1
-        marks = ", ".join("?" * len(rows[0]))
-        target.executemany(f"INSERT INTO records VALUES ({marks})", rows)  # noqa: S608 - as above
-    target.execute("UPDATE tip SET position = ?, hash = ?", (last, previous))
-    target.execute("COMMIT")
-    target.execute(trigger)
-    return first, last, count
+        for record in map(record_of, rows):
+            if record.position != last + 1:
+                before = record.position - 1
+                gap = ArchivedRange(last + 1, before, previous, _hash_at(connection, before))
+                target.leave_out(gap)
+            target.add(record)
+            first, last, previous = first or record.position, record.position, record.hash
+    return first, last, target.records
 
 
 def _hash_at(connection: apsw.Connection, position: int) -> bytes:

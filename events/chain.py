@@ -194,11 +194,13 @@ class ChainVerifier:
         previous: the hash of the last record that was in order; `genesis` to begin with.
         position: that record's position.
         archived: finds the archived range that begins at a position.
+        torn: the streams that have lost records; in them, versions may be left out.
     """
 
     previous: bytes
     position: int = 0
     archived: Callable[[int], ArchivedRange | None] = lambda _first: None
+    torn: set[str] = attrs.field(factory=set)
     _versions: dict[str, int] = attrs.field(factory=dict)
 
     def check(
@@ -235,7 +237,8 @@ class ChainVerifier:
         )
         if _blake2b(self.previous + canonical.encode(), digest_size=HASH_BYTES).digest() != hash_:
             return False
-        if version != self._versions.get(stream, 0) + 1:  # never, once it is closed
+        expected = self._versions.get(stream, 0) + 1
+        if version != expected and not self._leaps(stream, version):  # always, once it is closed
             return False
         if cause is not None and not 1 <= cause < version:
             return False
@@ -255,15 +258,20 @@ class ChainVerifier:
                 return
             self.previous, self.position = gone.hash_after, gone.last
 
+    def _leaps(self, stream: str, version: int) -> bool:
+        """Tell whether a stream may go on with a later version than the next one."""
+        return stream in self.torn and version > self._versions.get(stream, 0) != _CLOSED
+
     def objection(self, record: Record) -> str | None:
         """Say which rule a record breaks if it comes next, its hash aside."""
-        version = self._versions.get(record.stream, 0) + 1
-        if version == _CLOSED + 1:
-            return f"stream {record.stream} was closed before"
-        if record.version != version:
-            return f"stream {record.stream} goes on with version {record.version}, not {version}"
+        stream, version = record.stream, record.version
+        expected = self._versions.get(stream, 0) + 1
+        if expected == _CLOSED + 1:
+            return f"stream {stream} was closed before"
+        if version != expected and not self._leaps(stream, version):
+            return f"stream {stream} goes on with version {version}, not {expected}"
         if record.cause is not None and not 1 <= record.cause < version:
-            return f"version {version} of {record.stream} names version {record.cause} as its cause"
+            return f"version {version} of {stream} names version {record.cause} as its cause"
         return None
 
 
@@ -274,6 +282,7 @@ def verify_chain(
     path: Path | str = "(no file)",
     tip: Tip | None = None,
     archived: Callable[[int], ArchivedRange | None] = lambda _first: None,
+    torn: Iterable[str] = (),
 ) -> Iterator[Record]:
     """Yield the records of a whole log, each after it was found to be in order.
 
@@ -284,12 +293,13 @@ def verify_chain(
         tip: where the log ended, by its own account, before reading began. Without it, a cut
             off end goes unnoticed.
         archived: finds the archived range that begins at a position.
+        torn: the streams that have lost records.
 
     Raises:
         ChainBroken: at the first record that is not as it was written.
     """
     rest = iter(records)
-    verifier = ChainVerifier(genesis(log_id), archived=archived)
+    verifier = ChainVerifier(genesis(log_id), archived=archived, torn={*torn})
     if tip is not None and tip.position == 0 and tip.hash != verifier.previous:
         detail = "the log's own note of where it begins is not that of its id"
         raise ChainBroken(path, Damage(0, DamageKind.ALTERED, detail))

@@ -134,6 +134,45 @@ class ArchivedRange:
     hash_after: bytes
 
 
+@attrs.frozen
+class LostRange(ArchivedRange):
+    """Consecutive records that a salvaged copy has not: they were damaged, or gone.
+
+    Attributes:
+        reason: what became of them, for people.
+    """
+
+    reason: str
+
+
+@attrs.frozen
+class ArchivedStream:
+    """A closed stream that was moved from a log to an archive; its name stays taken.
+
+    Attributes:
+        position: of its first record.
+        version: of its last record.
+        archive: the archive's name.
+    """
+
+    stream: str
+    position: int
+    version: int
+    archive: str
+
+
+@attrs.frozen
+class TornStream:
+    """A stream of which a salvaged copy has not every record.
+
+    Attributes:
+        version: the first that is lost, or may be.
+    """
+
+    stream: str
+    version: int
+
+
 class LogError(Exception):
     """Base of everything that can go wrong with a log."""
 
@@ -179,6 +218,15 @@ class NotALog(LogError):
     def __init__(self, path: Path | str, reason: str) -> None:
         self.path, self.reason = path, reason
         super().__init__(f"{path} can't be read as a pluperfect log: {reason}")
+
+
+class ForReadingOnly(NotALog):
+    """The file is a copy of a log that no agent may go on with: a redacted or a salvaged one."""
+
+    def __init__(self, path: Path | str, kind: str) -> None:
+        self.path, self.kind = path, kind
+        self.reason = f"it is a {kind} copy of a log, for reading only; give the agent its own"
+        LogError.__init__(self, f"{path} can't be written to: {self.reason}")
 
 
 class LogDamaged(LogError):

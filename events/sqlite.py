@@ -42,6 +42,7 @@ from events.sqlite_file import (
     in_words,
     make,
     readable,
+    refuse_a_copy,
     refuse_what_is_no_file,
     renew_views,
     set_up,
@@ -109,7 +110,7 @@ class SqliteStore:
 
         Raises:
             LogLocked: a living agent has it.
-            NotALog: the file is something else, or of a newer format.
+            NotALog: the file is something else, of a newer format, or a copy for reading only.
             LogDamaged: its end, or a record of an open stream, is missing or altered. What is
                 closed is not read; `replay verify` checks that.
             LogWriteFailed: it can't be made or written to.
@@ -126,6 +127,8 @@ class SqliteStore:
                 undo.callback(connection.close)
                 set_up(connection)
                 identity = identify(connection, real)
+            if identity is not None:
+                refuse_a_copy(identity, real)
             _prepare(connection, real, None if identity else Identity(new_id(), since))
             reader = SqliteReader.open(real)
             undo.callback(reader.close)

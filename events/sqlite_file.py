@@ -15,7 +15,7 @@ from uuid import UUID
 import apsw
 import attrs
 
-from events.log import LogDamaged, LogLocked, NotALog, Tip
+from events.log import ForReadingOnly, LogDamaged, LogLocked, NotALog, Tip
 from events.sql_views import VIEWS
 
 APPLICATION_ID: Final = 0x706C7566
@@ -119,6 +119,24 @@ BEGIN
 END;
 """
 
+COPY_SCHEMA: Final = """
+-- What a salvaged copy has not, and of which streams. Empty in other copies.
+CREATE TABLE lost_ranges (
+    first INTEGER PRIMARY KEY,
+    last INTEGER NOT NULL UNIQUE CHECK (last >= first),
+    hash_before BLOB NOT NULL CHECK (length(hash_before) = 16),
+    hash_after BLOB NOT NULL CHECK (length(hash_after) = 16),
+    reason TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE torn_streams (stream TEXT PRIMARY KEY, version INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+
+-- Whatever opens it for writing, be it an agent that does not know of copies.
+CREATE TRIGGER copies_are_never_continued BEFORE INSERT ON records
+BEGIN SELECT RAISE(ABORT, 'this is a copy for reading; no agent may go on with it'); END;
+"""
+"""What a copy that is not for agents has besides `SCHEMA`; the trigger comes last."""
+
 OPEN_RECORDS: Final = f"""
 SELECT {", ".join(f"records.{column}" for column in COLUMNS.split(", "))},
     coalesce(before.hash, gone.hash_after)
@@ -145,10 +163,18 @@ SELECT position, stream FROM (
 
 @attrs.frozen
 class Identity:
-    """What a log says of itself: its own id, and when it was made (UTC, ISO 8601)."""
+    """What a log says of itself.
+
+    Attributes:
+        log_id: its own id.
+        created: when it was made, UTC, ISO 8601.
+        kind: None for an agent's log and its archives; `redacted` or `salvaged` for a copy that
+            is for reading only.
+    """
 
     log_id: UUID
     created: str
+    kind: str | None = None
 
 
 def set_up(connection: apsw.Connection) -> None:
@@ -166,10 +192,11 @@ def make(connection: apsw.Connection, identity: Identity, beginning: Tip) -> Non
     connection.execute(SCHEMA)
     for statement in VIEWS.values():
         connection.execute(statement)
-    connection.executemany(
-        "INSERT INTO meta VALUES (?, ?)",
-        [("log_id", str(identity.log_id)), ("created", identity.created)],
-    )
+    said = [("log_id", str(identity.log_id)), ("created", identity.created)]
+    if identity.kind is not None:
+        connection.execute(COPY_SCHEMA)
+        said.append(("kind", identity.kind))
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", said)
     connection.execute("INSERT INTO tip VALUES (1, ?, ?)", (beginning.position, beginning.hash))
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {FORMAT}")
@@ -227,9 +254,19 @@ def identify(connection: apsw.Connection, path: Path) -> Identity | None:
         rows = connection.execute("SELECT key, value FROM meta").fetchall()
         said = {str(key): str(value) for key, value in rows}
     try:
-        return Identity(UUID(said["log_id"]), said["created"])
+        return Identity(UUID(said["log_id"]), said["created"], said.get("kind"))
     except (KeyError, ValueError) as error:
         raise LogDamaged(path, None, "its own description is not what an agent writes") from error
+
+
+def refuse_a_copy(identity: Identity, path: Path) -> None:
+    """Refuse to go on with a copy that is for reading only.
+
+    Raises:
+        ForReadingOnly: it is one.
+    """
+    if identity.kind is not None:
+        raise ForReadingOnly(path, identity.kind)
 
 
 def refuse_what_is_no_file(path: Path) -> None:

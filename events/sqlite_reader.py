@@ -19,7 +19,17 @@ from urllib.parse import quote
 import apsw
 
 from events.chain import fields_of, genesis, link, verify_chain
-from events.log import ArchivedRange, LogDamaged, NotALog, Record, Row, Tip
+from events.log import (
+    ArchivedRange,
+    ArchivedStream,
+    LogDamaged,
+    LostRange,
+    NotALog,
+    Record,
+    Row,
+    Tip,
+    TornStream,
+)
 from events.sqlite_file import (
     COLUMNS,
     DISAGREEMENT,
@@ -32,6 +42,8 @@ from events.sqlite_file import (
     refuse_what_is_no_file,
     set_up,
 )
+
+_OUT_OF_ORDER: Final = "the pages of the file are out of order"
 
 _CHUNK: Final = 1000
 """Records read in one transaction: 4 ms, which is as long as a reader can hold up a checkpoint."""
@@ -71,6 +83,7 @@ class SqliteReader:
         path: the log's real path.
         log_id: the log's own id.
         created: when it was made, UTC, ISO 8601.
+        kind: see `Identity`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,7 +92,7 @@ class SqliteReader:
         self._view = _View.of(path)
         self._connection: apsw.Connection | None
         self._connection, identity = self._connect()
-        self.log_id, self.created = identity.log_id, identity.created
+        self.log_id, self.created, self.kind = identity.log_id, identity.created, identity.kind
         self._is_open = True
 
     @classmethod
@@ -106,11 +119,46 @@ class SqliteReader:
         """Return where the log ends by its own account, which is written with every commit."""
         return Tip(*self._rows("SELECT position, hash FROM tip")[0])
 
+    @property
+    def identity(self) -> Identity:
+        """What the log says of itself."""
+        return Identity(self.log_id, self.created, self.kind)
+
     def archived_range(self, first: int) -> ArchivedRange | None:
-        """See `LogReader.archived_range`."""
+        """See `LogReader.archived_range`; in a salvaged copy, perhaps a `LostRange`."""
         query = "SELECT first, last, hash_before, hash_after FROM archived_ranges WHERE first = ?"
         rows = self._rows(query, (first,))
+        if not rows and self.kind is not None:
+            lost = self._rows("SELECT * FROM lost_ranges WHERE first = ?", (first,))
+            return LostRange(*lost[0]) if lost else None
+        if rows and rows[0][1] < first:  # Who follows ranges would go round in circles.
+            raise LogDamaged(self.path, first, "the archived range that begins here has no end")
         return ArchivedRange(*rows[0]) if rows else None
+
+    def archived_streams(self) -> Iterator[ArchivedStream]:
+        """Yield the streams that were moved to archives, by name."""
+        after = ""
+        while rows := self._rows(
+            "SELECT * FROM archived_streams WHERE stream > ? ORDER BY stream LIMIT ?",
+            (after, _CHUNK),
+        ):
+            if rows[-1][0] <= after:
+                raise LogDamaged(self.path, None, _OUT_OF_ORDER)
+            yield from (ArchivedStream(*row) for row in rows)
+            after = rows[-1][0]
+
+    def lost_ranges(self) -> Sequence[LostRange]:
+        """Return what a salvaged copy has not, in order; nothing for any other log."""
+        if self.kind is None:
+            return ()
+        return [LostRange(*row) for row in self._rows("SELECT * FROM lost_ranges ORDER BY first")]
+
+    def torn_streams(self) -> Sequence[TornStream]:
+        """Return the streams of which a salvaged copy has not everything, by name."""
+        if self.kind is None:
+            return ()
+        rows = self._rows("SELECT * FROM torn_streams ORDER BY stream")
+        return [TornStream(*row) for row in rows]
 
     def archived_before(self, position: int) -> bytes | None:
         """Return the hash of the record before a position, if that record is archived."""
@@ -151,7 +199,7 @@ class SqliteReader:
         Raises:
             LogDamaged: a record can't be read; its position is named.
         """
-        return map(_record, self.read_rows(after_position))
+        return map(record_of, self.read_rows(after_position))
 
     def read_rows(self, after_position: int = 0) -> Iterator[Row]:
         """See `LogReader.read_rows`; as `read_all`."""
@@ -167,6 +215,8 @@ class SqliteReader:
                 continue
             if not rows:
                 return
+            if rows[-1][0] <= after_position:  # Damaged pages can lead back to where we were.
+                raise LogDamaged(self.path, after_position + 1, _OUT_OF_ORDER)
             yield from cast("list[Row]", rows)
             after_position = rows[-1][0]
 
@@ -202,6 +252,8 @@ class SqliteReader:
         )
         while rows := self._rows(query, (last, since, until)):
             yield from (stream for _position, stream in rows)
+            if (rows[-1][0] <= last) is not newest_first:
+                raise LogDamaged(self.path, last, _OUT_OF_ORDER)
             last = rows[-1][0]
 
     def read_streams(self, streams: Sequence[str]) -> Mapping[str, Sequence[Record]]:
@@ -256,6 +308,7 @@ class SqliteReader:
             path=self.path,
             tip=self.tip(),
             archived=self.archived_range,
+            torn={each.stream for each in self.torn_streams()},
         )
         last, noted = self._rows("SELECT ifnull((SELECT max(position) FROM records), 0), position"
                                  " FROM tip")[0]  # fmt: skip
@@ -273,7 +326,7 @@ class SqliteReader:
         before = genesis(self.log_id)
         versions: dict[str, int] = {}
         for *row, previous in self._rows(OPEN_RECORDS):
-            record = _record(row)
+            record = record_of(row)
             if record.version != versions.get(record.stream, 0) + 1:
                 reason = f"a record before version {record.version} of {record.stream} is missing"
                 raise LogDamaged(self.path, record.position, reason)
@@ -304,7 +357,7 @@ class SqliteReader:
     def _records(self, where: str, parameters: tuple[Any, ...]) -> list[Record]:
         # The names are ours, and so is every condition: nothing from outside is in the text.
         rows = self._rows(f"SELECT {COLUMNS} FROM records WHERE {where}", parameters)  # noqa: S608
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
 
     def _rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         """Run one query in a transaction of its own, and again if an agent began to write."""
@@ -343,6 +396,8 @@ class SqliteReader:
         with ExitStack() as undo:
             undo.callback(connection.close)
             connection.set_busy_timeout(PATIENCE_MS)
+            # Or else, when it is closed, it removes a write-ahead log that it finds nothing in.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             set_up(connection)
             if self._view is _View.RECOVERED:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory
@@ -358,6 +413,7 @@ class SqliteReader:
             self._connection = None
 
 
-def _record(row: Sequence[Any]) -> Record:
+def record_of(row: Sequence[Any]) -> Record:
+    """Return the record that a row of the table holds, its columns in their order."""
     at, stream, version, type_, schema, cause, closes, wall, boot, data, hash_ = row
     return Record(at, stream, version, type_, schema, cause, closes == 1, wall, boot, data, hash_)

@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, comparing, exporting, looking, reporting
+from replay.commands import checking, comparing, copying, exporting, looking, reporting
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
@@ -20,6 +20,7 @@ COMMANDS: Final[Iterable[click.Command]] = (
     *comparing.COMMANDS,
     *exporting.COMMANDS,
     *reporting.COMMANDS,
+    *copying.COMMANDS,
 )
 
 

@@ -226,11 +226,24 @@ class _Steps:
     def print(self) -> None:
         steps = self.story.steps
         for index, (taken, seconds) in enumerate(steps):
+            self._print_gap(
+                steps[index - 1][0].record.version if index else 0, taken.record.version
+            )
             self._print_day(taken.record)
             following = steps[index + 1][0] if index + 1 < len(steps) else None
             self._print_step(taken, seconds, first=index == 0, following=following)
             if self.full:
                 self._print_fields(taken)
+
+    def _print_gap(self, before: int, after: int) -> None:
+        """Say what a salvaged copy has not."""
+        if after > before + 1:
+            lost = (
+                f"version {after - 1} is"
+                if after == before + 2
+                else f"versions {before + 1} to {after - 1} are"
+            )
+            self.screen.line((f"── {lost} lost ──", "bad"))
 
     def _print_day(self, record: Record) -> None:
         day = clock_time(record.recorded_at, day=True)[:10]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 from uuid import UUID
 
@@ -35,6 +36,8 @@ from events.submission import Submission, evolve, stream_name
 Decide = Callable[[Submission, Observation], Sequence[Transition]]
 
 MISSING: Final = "(nothing)"
+
+_NONE_TORN: Final[Mapping[str, int]] = MappingProxyType({})
 
 
 class Kind(enum.Enum):
@@ -106,6 +109,7 @@ def verify(
     *,
     decide: Decide = decider.decide,
     after: Tip | None = None,
+    torn: Mapping[str, int] = _NONE_TORN,
     watch: Callable[[Iterator[Row]], Iterator[Row]] = iter,
 ) -> Iterator[Divergence]:
     """Yield the first divergence of each stream, in the order of the log.
@@ -120,6 +124,8 @@ def verify(
         decide: another decider than today's.
         after: the record to begin behind; it and those before it are believed, but submissions
             that go on behind it are checked from their first record on.
+        torn: of a salvaged copy, the streams that have lost records, each with the first version
+            that is lost: up to there it is checked.
         watch: is given the rows that are read and passes them on.
 
     Raises:
@@ -128,7 +134,8 @@ def verify(
     """
     after = after or Tip(0, genesis(log_id))
     chain = ChainVerifier(after.hash, after.position, archived=reader.archived_range)
-    checks = _Checks(chain, decide, tally, _earlier_records(reader, after.position))
+    chain.torn |= {*torn}
+    checks = _Checks(chain, decide, tally, torn, _earlier_records(reader, after.position))
     while True:
         tip = reader.tip()
         rows = watch(reader.read_rows(checks.chain.position))
@@ -172,6 +179,7 @@ class _Checks:
     chain: ChainVerifier
     decide: Decide
     tally: Tally
+    torn: Mapping[str, int] = _NONE_TORN
     earlier: Earlier = lambda _stream: ()
     streams: dict[str, _Stream] = attrs.field(factory=dict)
     diverged: set[str] = attrs.field(factory=set)
@@ -197,6 +205,8 @@ class _Checks:
         stream = self.streams.get(name)
         if stream is None:
             stream = self.streams[name] = _Stream(name, self.decide, self.tally)
+        if name in self.torn and row[2] > self.torn[name]:
+            self.diverged.add(name)  # What came before is not known.
         if name in self.diverged or stream.accepts(row):
             return None
         divergence = stream.check(_record(row))
@@ -230,9 +240,11 @@ class _Checks:
     def ending(self, listed: Sequence[str]) -> Iterator[Divergence]:
         """Say what is wrong when nothing follows any more."""
         for name, stream in self.streams.items():
+            if name in self.torn:
+                continue  # What follows may be lost.
             if name not in self.diverged and (divergence := stream.ending()) is not None:
                 yield divergence
-        for name in {*listed} ^ {*self.streams}:
+        for name in ({*listed} ^ {*self.streams}) - {*self.torn}:
             what = "is open, but not in" if name in self.streams else "is not open, but in"
             problem = f"the stream {name} {what} the list of open streams, which recovery goes by"
             yield Divergence(Kind.SHAPE, self.chain.position, problem, name)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
-from events.log import LogDamaged, Tip
+from events.log import ArchivedRange, LogDamaged, LostRange, Tip
 from events.sqlite_reader import SqliteReader
 from replay.progress import watched
 from replay.screen import Screen
@@ -23,6 +24,8 @@ class Verdict:
         seconds: how long it took.
         archived: how many records the log says are in archives (in one: are not).
         believed: the position up to which it was not checked.
+        lost: of a salvaged copy, what is lost.
+        torn: how many streams have lost records, or may have; they are checked up to there.
     """
 
     log: str
@@ -31,6 +34,13 @@ class Verdict:
     archived: int = 0
     divergence: Divergence | None = None
     believed: int = 0
+    lost: Sequence[LostRange] = ()
+    torn: int = 0
+
+    @property
+    def lost_records(self) -> int:
+        """How many records this log has lost, by its own account."""
+        return sum(gone.last - gone.first + 1 for gone in self.lost)
 
     @property
     def sound(self) -> bool:
@@ -53,18 +63,25 @@ def verify_log(reader: SqliteReader, name: str, since: str | None = None) -> Ver
     began = time.perf_counter()
     tally = Tally()
     after = None if since is None else _last_before(reader, since)
+    lost: Sequence[LostRange] = ()
+    torn: Mapping[str, int] = {}
     try:
+        lost = reader.lost_ranges()
+        torn = {each.stream: each.version for each in reader.torn_streams()}
         with watched(reader.count_after(after.position if after else 0), "records") as watch:
-            found = verify(reader, reader.log_id, tally, after=after, watch=watch)
+            found = verify(reader, reader.log_id, tally, after=after, torn=torn, watch=watch)
             divergence = next(found, None)
         if divergence is None and after is None:
             reader.check_file()
     except LogDamaged as error:
         problem = f"the file is damaged: {error.reason}"
         divergence = Divergence(Kind.CHAIN, error.position or tally.records + 1, problem)
+    except TypeError:  # nothing stands where something must
+        problem = "the file is damaged: a record lacks a field"
+        divergence = Divergence(Kind.CHAIN, tally.records + 1, problem)
     archived = reader.archived_records() if divergence is None else 0
     seconds, believed = time.perf_counter() - began, after.position if after else 0
-    return Verdict(name, tally, seconds, archived, divergence, believed)
+    return Verdict(name, tally, seconds, archived, divergence, believed, lost, len(torn))
 
 
 def _last_before(reader: SqliteReader, since: str) -> Tip | None:
@@ -87,6 +104,8 @@ def print_verdict(verdict: Verdict, screen: Screen) -> None:
         if verdict.believed:
             before = f"from position {verdict.believed + 1} on; what came before was believed"
             screen.line((f"       {before}", "dim"))
+        if verdict.lost:
+            _print_lost(verdict, screen)
         if verdict.archived:
             elsewhere = f"{_many(verdict.archived, 'record')} of this log kept elsewhere"
             screen.line((f"       {elsewhere}, by its own account: verify that file too", "dim"))
@@ -104,6 +123,24 @@ def print_verdict(verdict: Verdict, screen: Screen) -> None:
     if found.version and found.kind is not Kind.CHAIN:
         screen.line((f"  see it in its place: replay show {verdict.log} {found.stream}", "dim"))
     screen.line((f"before it: {checked}", "dim"))
+
+
+def _print_lost(verdict: Verdict, screen: Screen) -> None:
+    shown = [positions(gone) for gone in verdict.lost[:LOST_SHOWN]]
+    more = len(verdict.lost) - len(shown)
+    where = ", ".join(shown) + (f" and {_many(more, 'more place')}" if more else "")
+    were = "was" if verdict.lost_records == 1 else "were"
+    words = f"but {_many(verdict.lost_records, 'record')} (positions {where}) {were} lost, and"
+    torn = f"{_many(verdict.torn, 'stream')} checked up to there only"
+    screen.hanging([("       ", "")], [(f"{words} {torn}", "bad")])
+
+
+LOST_SHOWN: Final = 5
+
+
+def positions(gone: ArchivedRange) -> str:
+    """Return the positions of a range for people."""
+    return str(gone.first) if gone.first == gone.last else f"{gone.first} to {gone.last}"
 
 
 def _many(number: int, noun: str) -> str:
@@ -128,6 +165,8 @@ def verdict_object(verdict: Verdict) -> dict[str, Any]:
         "decisions": verdict.tally.decisions,
         "seconds": verdict.seconds,
         "archived_records": verdict.archived,
+        "lost_records": verdict.lost_records,
+        "torn_streams": verdict.torn,
         "believed_up_to": verdict.believed,
         "divergence": divergence,
     }

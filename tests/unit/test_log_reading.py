@@ -157,6 +157,24 @@ def test_a_reader_in_another_process_joins_after_the_very_first_commit(
     store.close()
 
 
+def test_a_write_ahead_log_that_sqlite_finds_nothing_in_is_left_where_it_is(
+    hot: SqliteStore, tmp_path: Path
+) -> None:
+    """It may hold all there is, behind one damaged byte; SQLite would remove it on closing."""
+    copied = copy_log(hot.path, tmp_path / "copied")
+    wal = companions(copied)[0]
+    damaged = bytearray(wal.read_bytes())
+    damaged[40] ^= 1
+    wal.write_bytes(damaged)
+    before = contents(copied.parent)
+
+    reader = SqliteReader.open(copied)
+    list(reader.read_all())
+    reader.close()
+
+    assert contents(copied.parent) == before
+
+
 def test_a_stopped_agent_leaves_what_readers_need_in_place(path: Path) -> None:
     """While they read, the next agent may start, write and stop: they must be able to tell."""
     SqliteStore.open(path).close()
