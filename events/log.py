@@ -174,6 +174,13 @@ class NotALog(LogError):
         super().__init__(f"{path} can't be read as a pluperfect log: {reason}")
 
 
+class NotYetALog(NotALog):
+    """The file is empty: an agent has begun to make it, or was killed before it had."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, "it is empty; an agent makes it a log when it starts")
+
+
 class LogDamaged(LogError):
     """The file is a pluperfect log, but part of it is lost or was altered."""
 

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import apsw
 
 from events.chain import fields_of, genesis, link, verify_chain
-from events.log import ArchivedRange, LogDamaged, NotALog, Record, Tip
+from events.log import ArchivedRange, LogDamaged, NotALog, NotYetALog, Record, Tip
 from events.sqlite_file import (
     COLUMNS,
     DISAGREEMENT,
@@ -283,7 +283,7 @@ class SqliteReader:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory
             identity = identify(connection, self.path)
             if identity is None:
-                raise NotALog(self.path, "it is empty; an agent makes it a log when it starts")
+                raise NotYetALog(self.path)
             undo.pop_all()
         return connection, identity
 

@@ -11,11 +11,12 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, looking
+from replay.commands import checking, looking, watching
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
     *looking.COMMANDS,
+    *watching.COMMANDS,
     *checking.COMMANDS,
 )
 
