@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from contextlib import closing
 from datetime import datetime
@@ -15,7 +17,9 @@ from replay.commands.common import (
     EXIT_USAGE,
     Moment,
     fail,
+    find_stream,
     json_option,
+    log_and,
     log_argument,
     print_json,
     reading,
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from events.log import Record, Tip
     from events.sqlite_reader import SqliteReader
     from replay.following import FileIdentity
+    from replay.stepping import Walk
     from replay.tailing import Entry, Tail, Wanted
 
 EXIT_INTERRUPTED: Final = 130
@@ -203,4 +208,65 @@ def _lines(last_position: int) -> Callable[[Entry], None]:
     return Lines(open_screen(), max(len(str(last_position)), 3)).print
 
 
-COMMANDS = (tail,)
+@click.command(epilog=EPILOG)
+@log_and("run")
+@click.option("--position", type=click.IntRange(min=0), help="Begin at this position of the log.")
+@click.option("--at", "moment", type=Moment(), help="Begin at this time.")
+@click.option("--full", is_flag=True, help="Without a terminal: every field.")
+@json_option
+def step(
+    log: Path | None,
+    run: str,
+    position: int | None,
+    moment: datetime | None,
+    *,
+    full: bool,
+    as_json: bool,
+) -> None:
+    """Go through what happened to RUN step by step, forward and back by key.
+
+    Each step with the event and all its fields, the state before and after with what changed,
+    what was decided (and whether it would be today), and what was owed then. The arrow keys
+    step; `?` tells the others. RUN is as for `show`; `agent` is the agent itself.
+
+    Without a terminal, or with --json, the steps come one after the other.
+    """
+    with reading(log) as reader:
+        from replay.step_app import walk_through  # noqa: PLC0415 - see `common`
+        from replay.stepping import view_object  # noqa: PLC0415
+
+        walk = walk_through(reader, find_stream(reader, log, run))
+        start = 0
+        if position is not None:
+            start = walk.index_at(position)
+        elif moment is not None:
+            start = walk.index_at_time(moment)
+        if as_json:
+            print_json(view_object(view) for view in walk.views(start))
+        else:
+            _show_steps(reader, walk, start, full=full)
+
+
+def _show_steps(reader: SqliteReader, walk: Walk, start: int, *, full: bool) -> None:
+    from replay.full_screen import Interrupted, is_possible  # noqa: PLC0415 - see `common`
+    from replay.screen import open_screen  # noqa: PLC0415
+    from replay.step_app import growing, show  # noqa: PLC0415
+    from replay.step_panes import print_view  # noqa: PLC0415
+
+    if not is_possible():
+        screen = open_screen()
+        for view in walk.views(start):
+            print_view(view, screen, full=full)
+        return
+    try:
+        show(walk, start, growing(reader, walk))
+    except EOFError:
+        return  # The terminal was closed.
+    except Interrupted as interrupted:
+        if interrupted.number == signal.SIGINT:
+            sys.exit(EXIT_INTERRUPTED)
+        signal.signal(interrupted.number, signal.SIG_DFL)
+        os.kill(os.getpid(), interrupted.number)  # So that whoever sent it sees it obeyed.
+
+
+COMMANDS = (tail, step)
