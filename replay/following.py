@@ -90,11 +90,12 @@ class FollowedLog:
 
     def news(self) -> Iterator[Record]:
         """Yield what was appended since the last time, perhaps nothing."""
-        self._mind_the_file()
+        if not self._is_file_there():
+            return
         try:
             tip = self.reader.tip()
-        except LogLocked:
-            return  # Its owner needs it for itself for a while; the next look is soon enough.
+        except (LogLocked, NotYetALog):
+            return  # Somebody needs it alone, or makes it anew: the next look is soon enough.
         if tip == self.read:
             return
         if not self._goes_on(tip):
@@ -116,22 +117,23 @@ class FollowedLog:
         """Tell whether the log that ends so holds what was read of it."""
         return tip.position > self.read.position or tip == self.read
 
-    def _mind_the_file(self) -> None:
-        """Notice that the file is gone, or another one."""
+    def _is_file_there(self) -> bool:
+        """Tell whether there is a log at the path; another than before is taken over."""
         file = file_at(self.path)
         if file == self.file:
-            return
+            return True
         if file is None:
             if not self._gone:
                 self._gone = True
                 self.tell(f"{self.path} is gone; waiting for it to come back")
-            return
+            return False
         try:
             reader = SqliteReader.open(self.path)
         except NotYetALog:
-            return  # An agent is making it.
+            return False  # An agent is making it.
         self._gone, self.file = False, file
         self._take_over(reader)
+        return True
 
     def _take_over(self, reader: SqliteReader) -> None:
         before = self.reader.log_id

@@ -23,14 +23,14 @@ import pyte
 import pytest
 
 from events.sqlite import SqliteStore
-from tests.integration.test_replay_cli import ROOT, good, refused, replay
+from tests.integration.test_replay_cli import ROOT, good, imported_by, refused, replay
 from tests.samples.edited import altered, rewrite
 from tests.samples.make_sample import (
     Recorder,
     Run,
     SettableClock,
     failed_launch,
-    tell_everything,
+    write_night,
 )
 
 VOLE = Run("vexed-vole", "reports")
@@ -41,10 +41,7 @@ PATIENCE_SECONDS = 60.0
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log that tells every story there is. Not to be changed."""
     path = tmp_path_factory.mktemp("night") / "events.sqlite"
-    clock = SettableClock()
-    store = SqliteStore.open(path, clock)
-    tell_everything(Recorder(store, clock))
-    store.close()
+    write_night(path)
     return path
 
 
@@ -400,3 +397,9 @@ def test_a_terminal_that_cannot_do_it_gets_plain_text(night: Path) -> None:
         assert tty.ended() == 0
         assert b"\x1b[?1049h" not in tty.raw
         assert b"EVENT  PendingRefused" in tty.raw
+
+
+def test_it_needs_neither_the_daemon_nor_the_network(night: Path) -> None:
+    loaded = imported_by("step", night, "lucky-newt")
+
+    assert not loaded & {"agent", "trio", "httpx", "h11", "anyio", "ssl", "rich"}

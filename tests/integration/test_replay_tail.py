@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ import pytest
 from events.archive import compact
 from events.notices import AGENT_STREAM
 from events.sqlite import SqliteStore
-from tests.integration.test_replay_cli import ROOT, good, refused, replay
+from tests.integration.test_replay_cli import ROOT, good, imported_by, refused, replay
 from tests.samples.make_sample import (
     Happening,
     Recorder,
@@ -29,9 +30,10 @@ from tests.samples.make_sample import (
     SettableClock,
     failed_launch,
     good_run,
-    tell_everything,
+    write_night,
 )
 
+PATIENCE_SECONDS = 60.0
 BUDGIE, VOLE = Run("bright-budgie"), Run("vexed-vole", "reports")
 
 
@@ -39,10 +41,7 @@ BUDGIE, VOLE = Run("bright-budgie"), Run("vexed-vole", "reports")
 def night(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log that tells every story there is. Not to be changed."""
     path = tmp_path_factory.mktemp("night") / "events.sqlite"
-    clock = SettableClock()
-    store = SqliteStore.open(path, clock)
-    tell_everything(Recorder(store, clock))
-    store.close()
+    write_night(path)
     return path
 
 
@@ -176,9 +175,13 @@ def following(log: Path, *options: str) -> Iterator[Followed]:
         stderr=subprocess.PIPE,
         text=True,
     )
+    # What never comes ends the waiting for it, and so fails the test.
+    patience = threading.Timer(PATIENCE_SECONDS, process.kill)
+    patience.start()
     try:
         yield Followed(process)
     finally:
+        patience.cancel()
         process.kill()
         process.communicate()
 
@@ -291,6 +294,21 @@ def test_another_log_in_its_place_is_said_and_followed_from_its_beginning(
         assert [o["position"] for o in tail.objects(count)] == [*range(1, count + 1)]
 
 
+def test_a_copy_of_a_log_in_whose_place_an_agent_makes_another_is_followed(
+    log: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "alone" / "events.sqlite"
+    copy.parent.mkdir()
+    shutil.copy(log, copy)  # Nothing lies beside it, as nobody has written there.
+    with following(copy, "--json", "-n", "1") as tail:
+        tail.objects(1)
+        copy.unlink()
+        assert tail.said() == f"{copy} is gone; waiting for it to come back"
+        count = write(copy, failed_launch(VOLE, 20.0))
+
+        assert [o["position"] for o in tail.objects(count)] == [*range(1, count + 1)]
+
+
 def test_a_log_that_goes_and_comes_back_is_followed_on(log: Path, tmp_path: Path) -> None:
     with following(log, "--json", "-n", "1") as tail:
         (last,) = tail.objects(1)
@@ -354,3 +372,9 @@ def test_waiting_is_said_once(tmp_path: Path) -> None:
         tail.said()
 
         assert tail.interrupt() == (130, "", "")
+
+
+def test_it_needs_neither_the_daemon_nor_the_network(night: Path) -> None:
+    loaded = imported_by("tail", night) | imported_by("tail", "--help")
+
+    assert not loaded & {"agent", "trio", "httpx", "h11", "anyio", "ssl", "rich"}
