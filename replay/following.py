@@ -105,6 +105,11 @@ class FollowedLog:
             )
             self._start_on(self.reader, tip)
         for record in self.reader.read_all(self.read.position):
+            if record.position > self.read.position + 1:
+                self.tell(
+                    f"positions {self.read.position + 1} to {record.position - 1} were moved to an"
+                    " archive before they were read"
+                )
             self.read = Tip(record.position, record.hash)
             yield record
 

@@ -349,6 +349,35 @@ def test_a_compaction_and_a_new_agent_do_not_disturb_it(log: Path, tmp_path: Pat
     assert started["position"] == last["position"] + 1
 
 
+def test_what_a_compaction_took_away_unread_is_said(log: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from replay.following import FollowedLog, file_at\n"
+        "from events.sqlite_reader import SqliteReader\n"
+        "path = Path(sys.argv[1]); reader = SqliteReader.open(path)\n"
+        "log = FollowedLog(path, reader, file_at(path), reader.tip(), print, print)\n"
+        "print(reader.last_position(), flush=True); input()\n"
+        "print([record.position for record in log.news()])\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(log)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as slow:
+        assert slow.stdout is not None
+        last = int(slow.stdout.readline())
+        count = write(log, failed_launch(VOLE, 20.0))
+        write(log, failed_launch(Run("later-lemur"), 40.0)[:1])
+        compact(log, tmp_path / "archive", datetime.now(UTC).isoformat())
+        said, positions = slow.communicate("\n")[0].splitlines()
+
+    end = last + count
+    assert said == f"positions {last + 1} to {end} were moved to an archive before they were read"
+    assert json.loads(positions) == [end + 1, end + 2, end + 3]
+
+
 def test_a_run_that_is_still_to_come_is_waited_for(log: Path) -> None:
     with following(log, "--json", "--run", "vexed-vole") as tail:
         assert "none has that name yet; waiting for it" in tail.said()
