@@ -229,6 +229,13 @@ class ForReadingOnly(NotALog):
         LogError.__init__(self, f"{path} can't be written to: {self.reason}")
 
 
+class NotYetALog(NotALog):
+    """The file is empty: an agent has begun to make it, or was killed before it had."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, "it is empty; an agent makes it a log when it starts")
+
+
 class LogDamaged(LogError):
     """The file is a pluperfect log, but part of it is lost or was altered."""
 

@@ -25,6 +25,7 @@ from events.log import (
     LogDamaged,
     LostRange,
     NotALog,
+    NotYetALog,
     Record,
     Row,
     Tip,
@@ -403,7 +404,7 @@ class SqliteReader:
                 connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # no shared memory
             identity = identify(connection, self.path)
             if identity is None:
-                raise NotALog(self.path, "it is empty; an agent makes it a log when it starts")
+                raise NotYetALog(self.path)
             undo.pop_all()
         return connection, identity
 

@@ -11,11 +11,12 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, comparing, copying, exporting, looking, reporting
+from replay.commands import checking, comparing, copying, exporting, looking, reporting, watching
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
     *looking.COMMANDS,
+    *watching.COMMANDS,
     *checking.COMMANDS,
     *comparing.COMMANDS,
     *exporting.COMMANDS,

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol, TextIO
 
 Span = tuple[str, str]
-"""A text and the name of its style, from `STYLES`; an empty name for plain text."""
+"""A text and its style: a name from `STYLES`, a style of rich's, or empty for plain text."""
 
 Line = Sequence[Span]
 
@@ -36,8 +36,10 @@ STYLES: Final = {
 class Screen(Protocol):
     """Somewhere to print."""
 
-    width: int | None
-    """Columns; None where nothing must be shortened or wrapped."""
+    @property
+    def width(self) -> int | None:
+        """Columns, as many as there are now; None where nothing is shortened or wrapped."""
+        ...
 
     def line(self, *spans: Span) -> None:
         """Print one line."""
@@ -59,9 +61,10 @@ def open_screen(stream: TextIO | None = None) -> Screen:
 class _Paper:
     """A file or a pipe: plain text, one line for each thing, never shortened."""
 
+    width = None
+
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.width: int | None = None
 
     def line(self, *spans: Span) -> None:
         text = "".join(visible(text) for text, _style in spans)
@@ -83,7 +86,10 @@ class _Terminal:
         self._console = Console(
             file=stream, theme=Theme(STYLES), highlight=False, markup=False, emoji=False
         )
-        self.width: int | None = self._console.width
+
+    @property
+    def width(self) -> int:
+        return int(self._console.width)
 
     def line(self, *spans: Span) -> None:
         self._console.print(self._text(spans), soft_wrap=True, end="\n")

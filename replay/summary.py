@@ -9,6 +9,7 @@ from typing import Any
 
 from events.codec import unstructure
 from events.lifecycle import ClaimMisplaced, State, SubmissionFailed
+from events.submission import Submission, what_next
 from replay.timeline import Moment, Timeline
 from replay.words import EFFECTS, clock_time, duration, exit_in_words
 
@@ -103,9 +104,14 @@ def _how_it_never_ran(timeline: Timeline) -> str:
 
 def what_is_due(timeline: Timeline) -> str:
     """Return what is owed now and what it waits for; empty when nothing is owed."""
-    deferred = timeline.submission.deferred
+    return due_in_words(timeline.submission)
+
+
+def due_in_words(submission: Submission) -> str:
+    """Return what a fold owes and what that waits for; empty when nothing is owed."""
+    deferred = submission.deferred
     parts = []
-    for effect in timeline.owed:
+    for effect in what_next(submission):
         text = f"to {EFFECTS[effect]}"
         if deferred is not None and effect is deferred.effect:
             text += f" after a wait of {duration(deferred.delay_seconds)} ({deferred.reason})"

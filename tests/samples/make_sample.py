@@ -383,14 +383,18 @@ def _reboot(recorder: Recorder) -> None:
     recorder.start_agent("boot 2")
 
 
-def main() -> None:
+def write_night(path: Path) -> None:
+    """Write that night to a new log."""
     from events.sqlite import SqliteStore
 
-    path = Path(sys.argv[1])
     clock = SettableClock()
     store = SqliteStore.open(path, clock)
     tell_everything(Recorder(store, clock))
     store.close()
+
+
+def main() -> None:
+    write_night(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":
