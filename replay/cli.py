@@ -11,12 +11,13 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, looking
+from replay.commands import checking, looking, rerunning
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
     *looking.COMMANDS,
     *checking.COMMANDS,
+    *rerunning.COMMANDS,
 )
 
 
