@@ -87,10 +87,7 @@ def documents_for(
         case InfrastructureResolved():
             return _leading_to(run, seen, facts)
         case ResolutionFailed(error=error):
-            for pattern, make in _FAILURES:
-                if found := pattern.fullmatch(error):
-                    return make(run, plain, found)
-            return attrs.evolve(plain, natural=False)
+            return _failing_with(run, plain, error) or attrs.evolve(plain, natural=False)
 
 
 def _deployment(run: RunDiscovered, **fields: JSON) -> JSON:
@@ -166,6 +163,7 @@ def _own_labels(run: RunDiscovered, seen: InfrastructureResolved) -> Iterator[tu
 
 # --- what could not be resolved ----------------------------------------------------------------
 
+_ID: Final = r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 _REPR: Final = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _USER: Final = rf"(?:deployment (?P<name>{_REPR})|{_DEFAULT})"
 
@@ -175,9 +173,9 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 _NO_DEPLOYMENT: Final = _pattern("the flow run has no deployment, so nothing says how to run it")
-_DEPLOYMENT_GONE: Final = _pattern(r"deployment \S+ no longer exists")
-_FLOW_GONE: Final = _pattern(rf"flow (?P<id>\S+) of deployment (?P<name>{_REPR}) no longer exists")
-_BLOCK_GONE: Final = _pattern(rf"infrastructure block (?P<id>\S+) of {_USER} no longer exists")
+_DEPLOYMENT_GONE: Final = _pattern(rf"deployment {_ID} no longer exists")
+_FLOW_GONE: Final = _pattern(rf"flow {_ID} of deployment (?P<name>{_REPR}) no longer exists")
+_BLOCK_GONE: Final = _pattern(rf"infrastructure block {_ID} of {_USER} no longer exists")
 _OTHER_BLOCK: Final = _pattern(
     rf"this release launches 'process' blocks; {_USER} uses"
     rf" (?:(?P<kind>{_REPR}) block|the untyped block) (?P<block>{_REPR})"
@@ -196,9 +194,19 @@ _FIELD: Final = (
 )
 _FIELDS: Final = _pattern(rf"{_ABOUT}(?P<fields>{_FIELD}(?:; {_FIELD})*)")
 _ONE_FIELD: Final = _pattern(
-    rf"(?P<field>\w+)(?:\[(?:(?P<index>\d+)|(?P<key>{_REPR}))\])? is"
+    rf"(?P<field>\w+)(?:\[(?:(?P<index>\d{1, 4})|(?P<key>{_REPR}))\])? is"
     r" (?P<kind>a mapping|a list|text|true or false|a number|null), expected "
 )
+
+
+def _failing_with(run: RunDiscovered, plain: Documents, error: str) -> Documents | None:
+    for pattern, make in _FAILURES:
+        if found := pattern.fullmatch(error):
+            try:
+                return make(run, plain, found)
+            except (ValueError, SyntaxError, TypeError, AttributeError):
+                return None  # words that no resolver of ours has written
+    return None
 
 
 def _named(plain: Documents, found: re.Match[str], **fields: JSON) -> JSON:

@@ -25,7 +25,9 @@ _WITH_ENDPOINT: Final = re.compile(r"(?P<words>.*) \((?P<endpoint>[A-Z]+ /\S*)\)
 _UNREACHABLE: Final = re.compile(r"no answer from (?P<url>\S+): (?P<reason>.*)", re.DOTALL)
 _ACCESS: Final = re.compile(
     r"the server refuses access with status (?P<status>\d+)(: (?P<detail>.*))?;"
-    r" check (what )?(?P<credentials>PREFECT_API_.*?)( may do, and for which workspace)?",
+    r" check (what )?"
+    r"(?P<credentials>PREFECT_API_KEY|PREFECT_API_AUTH_STRING|PREFECT_API_KEY or .*?)"
+    r"( may do, and for which workspace)?",
     re.DOTALL,
 )
 _REFUSED: Final = re.compile(
@@ -39,7 +41,7 @@ _BAD: Final = re.compile(
 _OF_KIND: Final = re.compile(r"is (?P<kind>an object|a list|text|true or false|a number|null), .*")
 _NOT_JSON: Final = re.compile(r"is not JSON but (?P<type>[^;]+)(; is PREFECT_API_URL right\?.*)?")
 _STEP: Final = re.compile(r"\[(?P<index>\d+)\]|(?P<name>[^.\[\]]+)")
-_TIMEOUT: Final = re.compile(r"within (?P<seconds>[\d.e+-]+) s")
+_TIMEOUT: Final = re.compile(r"no (connection|complete answer) within (?P<seconds>[\d.e+-]+) s")
 
 OF_KIND: Final[dict[str, JSON]] = {
     "an object": {},
@@ -84,15 +86,18 @@ class ServerFacts:
 
     def told_by(self, error: str) -> ServerFacts:
         """Return the facts, with what an error adds to them."""
-        found = self
-        if "(GET /csrf-token)" in error:
+        match = _WITH_ENDPOINT.fullmatch(error)
+        if match is None:
+            return self
+        found, words = self, match["words"]
+        if match["endpoint"] == "GET /csrf-token":
             found = attrs.evolve(found, asks_for_tokens=True)
-        if match := _UNREACHABLE.match(error):
-            found = attrs.evolve(found, url=match["url"])
-            if limit := _TIMEOUT.search(match["reason"]):
+        if silence := _UNREACHABLE.fullmatch(words):
+            found = attrs.evolve(found, url=silence["url"])
+            if limit := _TIMEOUT.fullmatch(silence["reason"]):
                 found = attrs.evolve(found, timeout=limit["seconds"])
-        if match := _ACCESS.match(error):
-            found = attrs.evolve(found, credentials=match["credentials"].partition(" ")[0])
+        if refusal := _ACCESS.fullmatch(words):
+            found = attrs.evolve(found, credentials=refusal["credentials"])
         return found
 
 
@@ -178,18 +183,13 @@ def _silence(found: re.Match[str]) -> Reply:
 
 
 def _broken(reason: str) -> httpx.RequestError:
-    if reason.startswith("no connection within "):
-        return httpx.ConnectTimeout("")
-    if reason.startswith("no complete answer within "):
-        return httpx.ReadTimeout("")
+    if limit := _TIMEOUT.fullmatch(reason):
+        return httpx.ConnectTimeout("") if limit[1] == "connection" else httpx.ReadTimeout("")
     if match := _DISTRUST.fullmatch(reason):
         error = httpx.ConnectError("")
         error.__cause__ = cause = ssl.SSLCertVerificationError()
         cause.verify_message = match["why"]
         return error
-    other = getattr(httpx, reason, None) if reason.isidentifier() else None
-    if isinstance(other, type) and issubclass(other, httpx.RequestError):
-        return other("")
     kind = _BROKEN.get(reason)
     return httpx.ConnectError(reason) if kind is None else kind("")
 
@@ -201,6 +201,9 @@ _BROKEN: Final[dict[str, type[httpx.RequestError]]] = {
     "no connection": httpx.ConnectError,
     "it closed the connection in the middle, or does not speak HTTP": httpx.RemoteProtocolError,
     "the connection broke": httpx.ReadError,
+    "DecodingError": httpx.DecodingError,
+    "LocalProtocolError": httpx.LocalProtocolError,
+    "UnsupportedProtocol": httpx.UnsupportedProtocol,
 }
 
 _READERS: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], Reply | None]], ...]] = (

@@ -158,8 +158,8 @@ class Stage:
     def look_on(self, observation: Observation) -> None:
         """Call the debugger if it is wanted where the daemon decides on this observation."""
         leave_if_left(observation)
-        at = self.at - self.life.first
-        for entry in self.life.entries[at:]:
+        for index in range(self.at - self.life.first, len(self.life.entries)):
+            entry = self.life.entries[index]
             if entry.index > self.at and not isinstance(entry.event, Transition):
                 return
             if self.pause.is_wanted(entry):

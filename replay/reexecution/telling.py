@@ -15,7 +15,7 @@ from replay.reexecution.debugging import FRAMES_UP
 from replay.reexecution.execution import Outcome
 from replay.reexecution.recording import Entry, Recording
 from replay.screen import Line, Screen, Span, padded
-from replay.verification import FieldDifference
+from replay.verification import MISSING, FieldDifference
 from replay.words import EFFECTS, clock_time, describe, duration
 
 NAME_COLUMNS: Final = 24
@@ -53,13 +53,15 @@ class Steps:
         """Print one step."""
         mark = ("same  ", "good") if step.same else ("OTHER ", "bad")
         event = step.entry.event
-        words = describe(event, self.said if isinstance(event, Transition) else "")
-        if not isinstance(event, Transition):
+        decided = isinstance(event, Transition)
+        words = describe(event, self.said if decided and step.same else "")
+        if not decided:
             self.said = words
         details: list[Span] = [(words, "")]
         if step.stood_in:
             details.append((STOOD_IN, "wait"))
         start = [*self._start(step.entry), mark, *_name(step.entry)]
+        self.before = step.entry.due
         self.screen.hanging(start, details)
 
     def announce(self, entry: Entry) -> None:
@@ -79,7 +81,6 @@ class Steps:
         # A life begins anew with a restart; how long that took is not this agent's time.
         passed = entry.due - self.before
         delta = "" if decided or entry.due == 0 else f"+{duration(passed)}"
-        self.before = entry.due
         return [
             (f"{entry.record.position:>{columns}}  ", "quiet"),
             (f"{time:<12} {delta:>10}  ", "time"),
@@ -168,7 +169,9 @@ def _place(recording: Recording, found: Divergence) -> str:
 
 
 def _value(value: Any) -> str:
-    return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
+    if value is None:
+        return "null"
+    return repr(value) if isinstance(value, str) and value is not MISSING else str(value)
 
 
 # --- for machines ------------------------------------------------------------------------------
@@ -205,8 +208,8 @@ def _step_object(step: Step) -> dict[str, Any]:
         "type": record.type,
         "same": step.same,
         "stood_in": step.stood_in,
-        "recorded": unstructure(step.entry.event),
-        "now": _event_object(step.appended),
+        "recorded": _event_object(step.entry.event),
+        "now": None if step.same else _event_object(step.appended),
         "differences": [_field_object(field) for field in step.differences],
     }
 

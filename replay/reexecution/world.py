@@ -8,8 +8,10 @@ order. `execution` builds one world for each life.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -31,7 +33,7 @@ from agent.infrastructure.resolve import Resolver
 from agent.prefect import client
 from agent.prefect.client import PrefectClient
 from agent.prefect.models import FlowRun, PastState, StateAnswer, StateProposal
-from agent.profiles import Profile
+from agent.profiles import Profile, SettingsError
 from agent.settings import Settings, build
 from agent.submission import World
 from events import decider
@@ -57,7 +59,7 @@ DIGEST_KEY: Final = b"no digest of a re-execution is compared"
 OWN_MISTAKE: Final = "internal error, "
 """How the driver begins what it says of an exception that nobody had foreseen."""
 
-_NOT_RECORDED: Final = "not-in-the-log"
+_NO_URL: Final = "http://not-in-the-log.invalid/api"
 
 
 def world_of(stage: Stage, recording: Recording) -> World:
@@ -82,7 +84,7 @@ def world_of(stage: Stage, recording: Recording) -> World:
         random=RecordedJitter.of(stage),
         listener=lambda *_told: None,
         on_uncertain=OnUncertain.CRASH if evidence is None else evidence.on_uncertain,
-        decide=lambda submission, seen: _decide(stage, submission, seen),
+        decide=partial(_decide, stage),
     )
 
 
@@ -97,20 +99,29 @@ def _settings(stage: Stage, server: RecordedServer) -> Settings:
     Nothing is sent twice: of a series of tries the log has the last outcome only, and when.
     """
     facts, agent = server.facts, stage.life.agent
-    url = facts.url or (agent.notice.server if agent else "") or "http://not-in-the-log.invalid/api"
-    environment = {
-        "PREFECT_API_URL": url,
-        "PREFECT_CLIENT_MAX_RETRIES": "0",
-        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": str(facts.asks_for_tokens).lower(),
-        "HOME": "/nowhere",
-    }
+    environment = {"PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": str(facts.asks_for_tokens).lower()}
     if facts.timeout is not None:
         environment["PREFECT_API_REQUEST_TIMEOUT"] = facts.timeout
+    # The client masks its credentials in what a server says, so these must not occur there.
     if facts.credentials == "PREFECT_API_KEY":
-        environment["PREFECT_API_KEY"] = _NOT_RECORDED
+        environment["PREFECT_API_KEY"] = secrets.token_hex()
     if facts.credentials == "PREFECT_API_AUTH_STRING":
-        environment["PREFECT_API_AUTH_STRING"] = f"{_NOT_RECORDED}:{_NOT_RECORDED}"
-    return build(environment, Profile(None, Path("/nowhere/profiles.toml")), {})
+        environment["PREFECT_API_AUTH_STRING"] = f"{secrets.token_hex()}:{secrets.token_hex()}"
+    url = facts.url or (agent.notice.server if agent else "")
+    try:
+        return _built(environment, url)
+    except SettingsError:
+        # No agent has run with such settings: the log was written by something else.
+        return _built({}, _NO_URL)
+
+
+def _built(environment: Mapping[str, str], url: str) -> Settings:
+    fixed = {
+        "PREFECT_API_URL": url or _NO_URL,
+        "PREFECT_CLIENT_MAX_RETRIES": "0",
+        "HOME": "/nowhere",
+    }
+    return build({**environment, **fixed}, Profile(None, Path("/nowhere/profiles.toml")), {})
 
 
 def _wall_clock(stage: Stage) -> datetime:
