@@ -54,7 +54,7 @@ def run_(log: Path | None, run: str, *, break_at: str | None, as_json: bool) -> 
         from replay.reexecution.execution import reexecute  # noqa: PLC0415
         from replay.reexecution.recording import NotReexecutable, read_recording  # noqa: PLC0415
         from replay.reexecution.telling import Steps, outcome_object, print_outcome  # noqa: PLC0415
-        from replay.screen import open_screen  # noqa: PLC0415
+        from replay.screen import open_screen, visible  # noqa: PLC0415
         from replay.timeline import Agents  # noqa: PLC0415
 
         stream = find_stream(reader, log, run)
@@ -64,7 +64,7 @@ def run_(log: Path | None, run: str, *, break_at: str | None, as_json: bool) -> 
             agents = Agents(reader.read_stream(AGENT_STREAM))
             recording = read_recording(stream, reader.read_stream(stream), agents)
         except NotReexecutable as error:
-            fail(EXIT_UNREADABLE, str(error))
+            fail(EXIT_UNREADABLE, visible(str(error)))
         name = str(log or where(None))
     # What the daemon's code has to say of itself is in the events; its lines would only repeat it.
     logging.getLogger("agent").addHandler(logging.NullHandler())
@@ -92,10 +92,12 @@ def _find(recording: Recording, wanted: str | None) -> int | None:
     names = [(str(record.position), f"v{record.version}", record.type) for record in records]
     found = next((index for index, each in enumerate(names) if wanted in each), None)
     if found is None:
+        from replay.screen import visible  # noqa: PLC0415 - see `common`
+
         types = ", ".join(dict.fromkeys(record.type for record in records))
         fail(
             EXIT_USAGE,
-            f"{recording.stream} has no event {wanted!r}; it has positions {records[0].position}"
+            f"{visible(recording.stream)} has no event {wanted!r}; it has positions {records[0].position}"
             f" to {records[-1].position}, versions v1 to v{len(records)}, and {types}",
         )
     return found

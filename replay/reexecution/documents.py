@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID, uuid5
 
@@ -29,7 +30,6 @@ _RUN_LABELS: Final[Mapping[str, str]] = {
     "prefect.io/flow-run-id": "flow_run_id",
     "prefect.io/flow-run-name": "run_name",
 }
-_PREPARED: Final = frozenset({_DEPLOYMENT_NAME, _DEPLOYMENT_UPDATED, _FLOW_NAME})
 _ENGINE: Final = ("-m", "prefect.engine")
 
 _DEFAULT: Final = "the agent's default infrastructure"
@@ -124,7 +124,7 @@ def _leading_to(
     labels = seen.labels
     has_flow = _FLOW_NAME in labels
     deployment = _deployment(run, name=labels.get(_DEPLOYMENT_NAME, "deployment"))
-    if _DEPLOYMENT_UPDATED in labels:
+    if _is_time(labels.get(_DEPLOYMENT_UPDATED, "")):
         deployment |= {"updated": labels[_DEPLOYMENT_UPDATED]}
     if not has_flow and run.flow_id is None:
         deployment |= {"flow_id": None}
@@ -155,10 +155,25 @@ def _data(
 
 
 def _own_labels(run: RunDiscovered, seen: InfrastructureResolved) -> Iterator[tuple[str, str]]:
+    """Yield the labels that the daemon does not put there by itself."""
     for name, value in seen.labels.items():
-        prepared = str(getattr(run, _RUN_LABELS[name])) if name in _RUN_LABELS else None
-        if name not in _PREPARED and value != prepared:
+        match name:
+            case _ if name in _RUN_LABELS:
+                prepared = value == str(getattr(run, _RUN_LABELS[name]))
+            case _ if name == _DEPLOYMENT_UPDATED:
+                prepared = _is_time(value)
+            case _:
+                prepared = name in (_DEPLOYMENT_NAME, _FLOW_NAME)
+        if not prepared:
             yield name, value
+
+
+def _is_time(text: str) -> bool:
+    """Tell whether a label is a time as the daemon writes one, and not what a block says."""
+    try:
+        return text.endswith("Z") and datetime.fromisoformat(text).tzinfo is UTC
+    except ValueError:
+        return False
 
 
 # --- what could not be resolved ----------------------------------------------------------------
@@ -187,15 +202,15 @@ _THROUGH: Final = _pattern(
     r" (?P<kind>[a-z ]+) and not a mapping"
 )
 _OTHER_TYPE: Final = _pattern(rf"{_ABOUT}type is not 'process'")
+_KIND: Final = "a mapping|a list|text|true or false|a number|null"
 _FIELD: Final = (
-    rf"(?:\w+)(?:\[(?:\d+|{_REPR})\])? is (?:a mapping|a list|text|true or false|a number|null),"
+    rf"\w+(?:\[(?:\d{{1,4}}|{_REPR})\])? is (?:{_KIND}),"
     r" expected (?:text|true or false|a mapping|a list of text"
     r"|a list, or text with its quotations closed)"
 )
 _FIELDS: Final = _pattern(rf"{_ABOUT}(?P<fields>{_FIELD}(?:; {_FIELD})*)")
 _ONE_FIELD: Final = _pattern(
-    rf"(?P<field>\w+)(?:\[(?:(?P<index>\d{1, 4})|(?P<key>{_REPR}))\])? is"
-    r" (?P<kind>a mapping|a list|text|true or false|a number|null), expected "
+    rf"(?P<field>\w+)(?:\[(?:(?P<index>\d+)|(?P<key>{_REPR}))\])? is (?P<kind>{_KIND}), expected "
 )
 
 

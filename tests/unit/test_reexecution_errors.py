@@ -11,7 +11,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx
-import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,18 +22,10 @@ from agent.profiles import Profile
 from agent.settings import build
 from events.lifecycle import Effect
 from events.observations import (
-    CommandEnded,
     CommandRefused,
     CommandStarted,
-    EvidenceFound,
-    LaunchUncertain,
-    PidAcknowledged,
-    ProposalAnswered,
     RequestFailed,
     ResolutionFailed,
-    RunMissing,
-    RunRead,
-    Verdict,
 )
 from replay.reexecution.execution import Outcome
 from tests.samples.make_sample import Run
@@ -171,7 +162,7 @@ def nonsense(draw: st.DrawFn, good: Any) -> httpx.Response:
         kind = draw(st.sampled_from(["text/html; charset=utf-8", "text/plain", None]))
         return httpx.Response(200, content=b"{", headers={"content-type": kind} if kind else {})
     way = draw(st.sampled_from(list(_places(good))))
-    wrong = draw(st.sampled_from([{}, [], "'", True, 1.5, None, ...]))
+    wrong: Any = draw(st.sampled_from([{}, [], "'", True, 1.5, None, ...]))
     if not way:
         return httpx.Response(200, json=None if wrong is ... else wrong)
     body = json.loads(json.dumps(good))
