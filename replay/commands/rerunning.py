@@ -97,8 +97,9 @@ def _find(recording: Recording, wanted: str | None) -> int | None:
         types = ", ".join(dict.fromkeys(record.type for record in records))
         fail(
             EXIT_USAGE,
-            f"{visible(recording.stream)} has no event {wanted!r}; it has positions {records[0].position}"
-            f" to {records[-1].position}, versions v1 to v{len(records)}, and {types}",
+            f"{visible(recording.stream)} has no event {wanted!r}; it has positions"
+            f" {records[0].position} to {records[-1].position}, versions v1 to v{len(records)},"
+            f" and {types}",
         )
     return found
 

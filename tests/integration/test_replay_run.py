@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ import pytest
 
 from events.log import Record
 from events.sqlite import SqliteStore
+from tests.integration import test_status
+from tests.integration.test_status import Scene, commands
 from tests.samples.edited import altered, first, rewrite
 from tests.samples.make_sample import (
     Recorder,
@@ -25,6 +28,8 @@ from tests.samples.make_sample import (
     launching_with_a_wait,
     tell_everything,
 )
+
+scene = test_status.scene
 
 ROOT = Path(__file__).parents[2]
 LYNX = Run("quiet-lynx")
@@ -163,6 +168,24 @@ def test_an_archive_is_lived_again_like_the_log_it_came_from(night: Path, tmp_pa
     archive.write_bytes(gzip.compress(night.read_bytes()))
 
     assert json.loads(told(0, "--json", archive, "lucky-newt"))["lives"] == 2
+
+
+def test_what_a_real_agent_wrote_before_and_after_its_death_is_lived_again(scene: Scene) -> None:
+    """On real clocks, with a real process, and while the second agent has the log open."""
+    scene.schedule(name="brave-otter", exit_code=7)
+    scene.agent.start()
+    scene.until(lambda found: commands(found) == ["alive"])
+    running = json.loads(told(0, "--json", scene.state, "brave-otter"))
+
+    scene.agent.end(signal.SIGKILL)
+    scene.agent.start()
+    scene.let_go()
+    scene.until(lambda found: found["agent"]["alive"] and not found["submissions"])
+    ended = json.loads(told(0, "--json", scene.state, "brave-otter"))
+
+    assert (running["open"], running["lives"]) == (True, 1)
+    assert (ended["open"], ended["lives"], ended["stood_in"]) == (False, 2, 0)
+    assert {"EvidenceFound", "OutcomeProposed"} <= {step["type"] for step in ended["steps"]}
 
 
 # --- different ---------------------------------------------------------------------------------
