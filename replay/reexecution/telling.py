@@ -15,10 +15,10 @@ from replay.reexecution.debugging import FRAMES_UP
 from replay.reexecution.execution import Outcome
 from replay.reexecution.recording import Entry, Recording
 from replay.screen import Line, Screen, Span, padded
+from replay.showing import NAME_COLUMNS, WIDE
 from replay.verification import MISSING, FieldDifference
 from replay.words import EFFECTS, clock_time, describe, duration
 
-NAME_COLUMNS: Final = 24
 STOOD_IN: Final = " (handed over as recorded)"
 
 
@@ -60,19 +60,28 @@ class Steps:
         details: list[Span] = [(words, "")]
         if step.stood_in:
             details.append((STOOD_IN, "wait"))
-        start = [*self._start(step.entry), mark, *_name(step.entry)]
+        self._print(step.entry, mark, details)
         self.before = step.entry.due
-        self.screen.hanging(start, details)
 
     def announce(self, entry: Entry) -> None:
         """Say where the debugger is called, and how to get to the daemon's code."""
-        where = [*self._start(entry), ("next  ", "wait"), *_name(entry)]
-        self.screen.hanging(where, [(describe(entry.event), "")])
+        self._print(entry, ("next  ", "wait"), [(describe(entry.event), "")])
         how = (
             f"the debugger: `up {FRAMES_UP}` is the daemon's code, `p recorded.event` what is"
             " recorded, `c` goes on, `q` ends it"
         )
         self.screen.hanging([], [(how, "wait")])
+
+    def _print(self, entry: Entry, mark: Span, details: Line) -> None:
+        decided = isinstance(entry.event, Transition)
+        hook: list[Span] = [("└ ", "quiet")] if decided else []
+        start = [*self._start(entry), mark, *hook]
+        name, style = entry.record.type, "transition" if decided else "observation"
+        if self.screen.width is not None and self.screen.width < WIDE:
+            self.screen.hanging(start, [(f"{name}  ", style), *details])
+            return
+        columns = NAME_COLUMNS - (2 if decided else 0)
+        self.screen.hanging([*start, (padded(name, columns) + " ", style)], details)
 
     def _start(self, entry: Entry) -> Line:
         columns = max(len(str(self.recording.entries[-1].record.position)), 3)
@@ -85,14 +94,6 @@ class Steps:
             (f"{entry.record.position:>{columns}}  ", "quiet"),
             (f"{time:<12} {delta:>10}  ", "time"),
         ]
-
-
-def _name(entry: Entry) -> Line:
-    decided = isinstance(entry.event, Transition)
-    columns = NAME_COLUMNS - (2 if decided else 0)
-    hook: list[Span] = [("└ ", "quiet")] if decided else []
-    style = "transition" if decided else "observation"
-    return [*hook, (padded(entry.record.type, columns) + " ", style)]
 
 
 def print_outcome(recording: Recording, outcome: Outcome, seconds: float, screen: Screen) -> None:
