@@ -46,7 +46,8 @@ def run_(log: Path | None, run: str, *, break_at: str | None, as_json: bool) -> 
     The log has no values of environment variables, so only their names are compared.
 
     --break-at calls Python's breakpoint(), and so what PYTHONBREAKPOINT names, right before the
-    daemon learns or decides that event: the daemon's code is three frames up.
+    daemon learns or decides that event: the daemon's code is three frames up. Leaving it ends the
+    command with status 1, for the rest was not compared.
     """
     with reading(log) as reader:
         from events.notices import AGENT_STREAM  # noqa: PLC0415 - see `common`
@@ -68,17 +69,15 @@ def run_(log: Path | None, run: str, *, break_at: str | None, as_json: bool) -> 
         name = str(log or where(None))
     # What the daemon's code has to say of itself is in the events; its lines would only repeat it.
     logging.getLogger("agent").addHandler(logging.NullHandler())
-    screen = open_screen()
-    steps = Steps(recording, screen)
-    pause = Pause(_find(recording, break_at), steps.announce)
+    screen, index = open_screen(), _find(recording, break_at)
+    began = time.perf_counter()
     if as_json:
-        began = time.perf_counter()
-        outcome = reexecute(recording, lambda _step: None, pause)
+        outcome = reexecute(recording, lambda _step: None, Pause(index, lambda _entry: None))
         print_json([outcome_object(name, recording, outcome, time.perf_counter() - began)])
     else:
+        steps = Steps(recording, screen)
         steps.head()
-        began = time.perf_counter()
-        outcome = reexecute(recording, steps.tell, pause)
+        outcome = reexecute(recording, steps.tell, Pause(index, steps.announce))
         print_outcome(recording, outcome, time.perf_counter() - began, screen)
     if not outcome.same:
         sys.exit(EXIT_DIVERGED)
