@@ -87,6 +87,9 @@ class InfrastructureSource(Protocol):
         ...
 
 
+Decide = Callable[[Submission, Observation], Sequence[Transition]]
+"""The judgement: `events.decider.decide`, or what looks on and then asks it."""
+
 Listener = Callable[["SubmissionDriver", Submission, Sequence[Event]], None]
 """Is told after each durable append: the driver (moved on), the state before, the events."""
 
@@ -100,6 +103,7 @@ class World:
         random: jitter only; seeded by simulations.
         listener: for people and for the daemon's own counting.
         on_uncertain: what becomes of a launch of which nobody can tell whether it ran.
+        decide: the decider; whoever debugs a re-execution looks on here.
     """
 
     log: EventLog
@@ -110,6 +114,7 @@ class World:
     random: random.Random
     listener: Listener
     on_uncertain: OnUncertain = OnUncertain.CRASH
+    decide: Decide = decide
 
 
 @attrs.define(eq=False)
@@ -189,7 +194,7 @@ class SubmissionDriver:
         """
         async with self._appending:
             before = self.submission
-            transitions = decide(before, observation)
+            transitions = self.world.decide(before, observation)
             after = before
             for transition in transitions:
                 after = evolve(after, transition, self.stream)

@@ -11,7 +11,16 @@ from typing import Final
 
 import click
 
-from replay.commands import checking, comparing, copying, exporting, looking, reporting, watching
+from replay.commands import (
+    checking,
+    comparing,
+    copying,
+    exporting,
+    looking,
+    reporting,
+    rerunning,
+    watching,
+)
 from replay.commands.common import EPILOG
 
 COMMANDS: Final[Iterable[click.Command]] = (
@@ -22,6 +31,7 @@ COMMANDS: Final[Iterable[click.Command]] = (
     *exporting.COMMANDS,
     *reporting.COMMANDS,
     *copying.COMMANDS,
+    *rerunning.COMMANDS,
 )
 
 

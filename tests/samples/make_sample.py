@@ -181,7 +181,12 @@ class Run:
             command=command or (PYTHON, "-m", "prefect.engine"),
             working_dir="/srv/flows",
             env={"PREFECT_API_URL": "5d41402abc4b2a76", "PREFECT__FLOW_RUN_ID": "b9719d911017c592"},
-            labels={"prefect.io/flow-run-name": self.name},
+            labels={
+                "prefect.io/flow-run-id": str(self.flow_run_id),
+                "prefect.io/flow-run-name": self.name,
+                "prefect.io/deployment-name": "nightly",
+                "prefect.io/flow-name": "load",
+            },
         )
 
     def started(self, pid: int) -> CommandStarted:

@@ -567,7 +567,7 @@ class Outcome:
 
     Attributes:
         broken: the invariants that did not hold; none is what we want.
-        logs: the records' hashes of each agent's log.
+        records: of each agent's log.
         kills: by where they struck.
         steps, appends: of all agents.
     """
@@ -575,10 +575,15 @@ class Outcome:
     seed: int
     schedule: Sequence[Fault]
     broken: Sequence[str]
-    logs: Sequence[Sequence[bytes]]
+    records: Sequence[Sequence[Record]]
     kills: dict[str, int]
     steps: int
     appends: int
+
+    @property
+    def logs(self) -> Sequence[Sequence[bytes]]:
+        """The records' hashes of each agent's log."""
+        return [[record.hash for record in records] for records in self.records]
 
     @property
     def replay_command(self) -> str:
@@ -646,10 +651,10 @@ async def _simulate(seed: int, schedule: Sequence[Fault] | None, counter: StepCo
         await _play(simulation, schedule, rng)
         check_at_the_end(simulation)
         world.nursery.cancel_scope.cancel()
-    logs = [[record.hash for record in agent.store.read_all()] for agent in simulation.agents]
+    records = [list(agent.store.read_all()) for agent in simulation.agents]
     steps = sum(agent.counts["step"] for agent in simulation.agents)
     appends = sum(agent.counts["append"] for agent in simulation.agents)
-    return Outcome(seed, schedule, simulation.broken, logs, simulation.kills, steps, appends)
+    return Outcome(seed, schedule, simulation.broken, records, simulation.kills, steps, appends)
 
 
 async def _play(simulation: Simulation, schedule: Sequence[Fault], rng: random.Random) -> None:
