@@ -10,6 +10,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import attrs
@@ -75,6 +76,7 @@ class Statistics:
 
     Attributes:
         to_start: from discovery to start, of those that came to one.
+        late: from when it was due to its start; claims come up to the prefetch time earlier.
         again: submissions that were not their run's first: retries, resumes, reschedules.
         repeated_claims: submissions whose Scheduled state had been submitted before.
         waits_for: how often each effect was put off.
@@ -87,6 +89,7 @@ class Statistics:
     last: Moment | None = None
     in_state: dict[State, Durations] = attrs.field(factory=dict)
     to_start: Durations = attrs.field(factory=Durations)
+    late: Durations = attrs.field(factory=Durations)
     ended_in: Counter[State] = attrs.field(factory=Counter)
     queues: dict[str, Group] = attrs.field(factory=dict)
     deployments: dict[str, Group] = attrs.field(factory=dict)
@@ -131,6 +134,9 @@ class Statistics:
         if started:
             for durations in (self.to_start, *(group.to_start for group in groups)):
                 durations.add(to_start)
+            if run is not None and run.scheduled_time and timeline.began is not None:
+                due = datetime.fromisoformat(run.scheduled_time).timestamp()
+                self.late.add(timeline.began.wall_seconds + to_start - due)
 
     def _add_trouble(self, timeline: Timeline) -> None:
         cause = cause_of(timeline)
@@ -187,6 +193,7 @@ def _print_states(numbers: Statistics, screen: Screen) -> None:
         if state in numbers.in_state and max(numbers.in_state[state].values, default=0.0) > 0
     ]
     rows.append((("discovery to start", "strong"), numbers.to_start.percentiles()))
+    rows.append((("due to start", "strong"), numbers.late.percentiles()))
     screen.line()
     _print_table(("TIME IN STATE", "TIMES", "P50", "P95", "P99", "MAX"), [
         [name, (_count(found["count"]), ""), *_times(found)] for name, found in rows
@@ -280,6 +287,7 @@ def statistics_object(numbers: Statistics, starts: int) -> dict[str, Any]:
         "states": {state.value: number for state, number in numbers.ended_in.items()},
         "time_in_state": {s.value: d.percentiles() for s, d in numbers.in_state.items()},
         "discovery_to_start": numbers.to_start.percentiles(),
+        "due_to_start": numbers.late.percentiles(),
         "queues": {name: _group_object(group) for name, group in numbers.queues.items()},
         "deployments": {name: _group_object(group) for name, group in numbers.deployments.items()},
         "causes": [

@@ -126,6 +126,8 @@ def test_stats_count_time_and_group(night: Path) -> None:
     assert told["time_in_state"]["started"]["count"] == 8
     assert told["discovery_to_start"]["p50"] == pytest.approx(0.239)
     assert told["discovery_to_start"]["max"] == pytest.approx(31.239)
+    # Everything is due at the full hour; the last one starts ten minutes later.
+    assert told["due_to_start"]["max"] == pytest.approx(610.239)
     assert told["queues"]["reports"]["submissions"] == 3
     assert told["queues"]["reports"]["failed"] == 2
     assert {cause["cause"]: cause["count"] for cause in told["causes"]} == {
