@@ -181,10 +181,24 @@ class SubmissionDriver:
         Raises:
             LogError: the log takes nothing more; nothing that it does not hold was done.
         """
-        while owed := what_next(self.submission):
-            async with trio.open_nursery() as nursery:
-                for effect in owed:
-                    nursery.start_soon(self._discharge, effect)
+        async with trio.open_nursery() as nursery:
+            self._begin_what_is_owed(nursery, set())
+
+    def _begin_what_is_owed(self, nursery: trio.Nursery, under_way: set[Effect]) -> None:
+        for effect in what_next(self.submission):
+            if effect not in under_way:
+                under_way.add(effect)
+                nursery.start_soon(self._pursue, effect, nursery, under_way)
+
+    async def _pursue(self, effect: Effect, nursery: trio.Nursery, under_way: set[Effect]) -> None:
+        """Discharge an effect, and then whatever is owed by then and not under way.
+
+        What is under way may take as long as an outage: an adopted command is watched at once,
+        though the server does not take its pid yet.
+        """
+        await self._discharge(effect)
+        under_way.discard(effect)
+        self._begin_what_is_owed(nursery, under_way)
 
     async def observe(self, observation: Observation) -> None:
         """Record what was learned and what follows from it, then move on.

@@ -250,6 +250,27 @@ async def test_the_end_of_a_command_is_noticed_while_the_server_is_away(
     assert world.state_of(run) == "CRASHED"
 
 
+async def test_the_end_of_an_adopted_command_is_noticed_while_the_server_does_not_take_its_pid(
+    autojump_clock: MockClock,
+) -> None:
+    command = Command(states=(), seconds=60, exit_code=5)
+    async with simulated_world(lambda _run: command) as world:
+        run = world.schedule(world.deployment())
+
+        def fault(_request: httpx.Request) -> None:
+            if world.processes.launches and trio.current_time() < 1000:
+                raise httpx.ConnectError("away")
+
+        world.fault = fault
+        async with world.agent():
+            await world.until(lambda: world.submission(run).state is State.STARTED)
+        async with world.agent():
+            await world.until(lambda: world.submission(run).state is State.EXITED)
+            assert trio.current_time() < 100
+            await world.until(lambda: closed(world, run))
+    assert world.state_of(run) == "CRASHED"
+
+
 def states_sent(requests: Sequence[httpx.Request]) -> list[Any]:
     return [orjson.loads(request.content)["state"]["type"] for request in requests]
 
