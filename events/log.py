@@ -262,6 +262,10 @@ class LogReader(Protocol):
         """Return the archived range that begins at a position, if one does."""
         ...
 
+    def archived_at(self, position: int) -> ArchivedRange | None:
+        """Return the archived range that a position is in, if it is in one."""
+        ...
+
     def is_archived(self, stream: str) -> bool:
         """Tell whether a stream was closed and moved to an archive. It stays closed for ever."""
         ...

@@ -94,6 +94,10 @@ class MemoryStore:
         """Return None: nothing is archived from memory."""
         return None
 
+    def archived_at(self, position: int) -> ArchivedRange | None:
+        """Return None: nothing is archived from memory."""
+        return None
+
     def is_archived(self, stream: str) -> bool:
         """Return False: nothing is archived from memory."""
         return False

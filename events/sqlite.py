@@ -173,6 +173,10 @@ class SqliteStore:
         """See `LogReader.archived_range`."""
         return self._reader.archived_range(first)
 
+    def archived_at(self, position: int) -> ArchivedRange | None:
+        """See `LogReader.archived_at`."""
+        return self._reader.archived_at(position)
+
     def is_archived(self, stream: str) -> bool:
         """See `LogReader.is_archived`."""
         return self._reader.is_archived(stream)

@@ -125,6 +125,15 @@ class SqliteReader:
         """What the log says of itself."""
         return Identity(self.log_id, self.created, self.kind)
 
+    def archived_at(self, position: int) -> ArchivedRange | None:
+        """See `LogReader.archived_at`; in a salvaged copy, perhaps a `LostRange`."""
+        query = (
+            "SELECT first FROM archived_ranges WHERE first <= ?1 AND last >= ?1"
+            " ORDER BY first DESC LIMIT 1"
+        )
+        rows = self._rows(query, (position,))
+        return self.archived_range(rows[0][0] if rows else position)
+
     def archived_range(self, first: int) -> ArchivedRange | None:
         """See `LogReader.archived_range`; in a salvaged copy, perhaps a `LostRange`."""
         query = "SELECT first, last, hash_before, hash_after FROM archived_ranges WHERE first = ?"
@@ -308,7 +317,7 @@ class SqliteReader:
             self.log_id,
             path=self.path,
             tip=self.tip(),
-            archived=self.archived_range,
+            archived=self.archived_at,
             torn={each.stream for each in self.torn_streams()},
         )
         last, noted = self._rows("SELECT ifnull((SELECT max(position) FROM records), 0), position"

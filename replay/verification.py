@@ -133,7 +133,7 @@ def verify(
         LogDamaged: the file can't be read to its end.
     """
     after = after or Tip(0, genesis(log_id))
-    chain = ChainVerifier(after.hash, after.position, archived=reader.archived_range)
+    chain = ChainVerifier(after.hash, after.position, archived=reader.archived_at)
     chain.torn |= {*torn}
     checks = _Checks(chain, decide, tally, torn, _earlier_records(reader, after.position))
     while True:

@@ -68,6 +68,9 @@ class RecordsReader:
     def archived_range(self, first: int) -> ArchivedRange | None:
         return None
 
+    def archived_at(self, position: int) -> ArchivedRange | None:
+        return None
+
     def is_archived(self, stream: str) -> bool:
         return False
 

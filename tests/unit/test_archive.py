@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from events.archive import Compaction, compact, open_log
-from events.chain import ChainBroken, first_damage
+from events.chain import ChainBroken, ChainVerifier, first_damage, genesis
 from events.lock import LogLock
 from events.log import LogDamaged, LogLocked, Record, VersionConflict
 from events.sqlite import SqliteReader, SqliteStore
@@ -281,3 +281,24 @@ def test_however_often_a_log_is_compacted_nothing_is_lost(
 
     assert [record.position for record in together] == list(range(1, expected + 1))
     expect_sound(path, *archives_of(path))
+
+
+COMPACTION = """
+import sys
+from pathlib import Path
+from events.archive import compact
+path = Path(sys.argv[1])
+assert compact(path, path.parent / "archive", "9999").streams
+"""
+
+
+def test_a_log_that_is_compacted_while_it_is_verified_is_sound(path: Path) -> None:
+    fill(path, 1200)
+    with closing(SqliteReader.open(path)) as reader:
+        verifier = ChainVerifier(genesis(reader.log_id), archived=reader.archived_at)
+        for number, row in enumerate(reader.read_rows(), 1):
+            if number == 700:  # in the middle of what was read at once
+                command = [sys.executable, "-c", COMPACTION, str(path)]
+                subprocess.run(command, cwd=REPOSITORY, check=True)
+            assert verifier.accepts(row)
+        assert verifier.position == reader.last_position()
