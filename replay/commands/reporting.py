@@ -53,12 +53,14 @@ def report(
     if since and until and since > until:
         fail(EXIT_USAGE, "--since is after --until: nothing can be between")
     with reading(log) as reader:
+        from replay.report.building import build  # noqa: PLC0415
         from replay.report.selection import Wanted  # noqa: PLC0415 - see `common`
-        from replay.report.writing import build, write  # noqa: PLC0415
+        from replay.writing import written  # noqa: PLC0415
 
         made = build(reader, Wanted(newest, since, until), title)
     try:
-        write(made, output)
+        with written(output) as out:
+            out.write(made.html)
     except OSError as error:
         fail(EXIT_UNWRITABLE, f"{output} can't be written: {error.strerror or error}")
     if made.left_out:

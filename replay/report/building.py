@@ -1,11 +1,7 @@
-"""Builds a report from a log, and puts it where it was asked for: whole, or not at all."""
+"""Builds a report from a log. `replay report` is the caller."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -59,33 +55,3 @@ def build(reader: LogReader, wanted: Wanted, title: str | None) -> Report:
     events = sum(len(each["events"]) for each in shown) // FIELDS
     html = page(contents.as_object(title or contents.heading())).encode()
     return Report(html, len(shown), events, contents.selection.left_out)
-
-
-def write(report: Report, path: Path) -> None:
-    """Write a report to a file, or to the standard output for `-`.
-
-    A file that is there already is replaced when the new one is whole. Only its owner may read it,
-    as with the log itself.
-
-    Raises:
-        OSError: it can't be written there; what was there is untouched.
-    """
-    if str(path) == "-":
-        sys.stdout.buffer.write(report.html)
-        sys.stdout.buffer.flush()
-        return
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        target.write_bytes(report.html)  # A device or a pipe is written to, not replaced.
-        return
-    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(report.html)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-        raise
