@@ -32,7 +32,7 @@ STATUS_ERROR: Final = 2
 
 SUBMISSIONS_IN_A_REQUEST: Final = 500
 BYTES_IN_A_REQUEST: Final = 512 * 1024
-"""About; a line stays below the 1 MiB at which the collector's file readers cut by default."""
+"""About: few enough for readers that take a line at a time into memory."""
 
 EVENTS_IN_A_SPAN: Final = 1000
 """What a submission that waited for a week has more of is counted, and not written."""
